@@ -12,6 +12,13 @@ from siamese2d_engine.errors import InputError
 COMMANDS = ("normalize", "train_picker", "pick", "extract", "train", "classify", "simulate", "evaluate", "check")
 
 
+class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
+    """Shows defaults, but not of options that have none."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        return action.help if action.default is None else super()._get_help_string(action)
+
+
 def build_parser() -> argparse.ArgumentParser:
     """Parser with all sub-commands; each module in `COMMANDS` brings NAME, HELP, add_arguments and run."""
     parser = argparse.ArgumentParser(
@@ -23,7 +30,7 @@ def build_parser() -> argparse.ArgumentParser:
     from importlib.util import find_spec
     for module in (import_module(f"siamese2d_engine.cli.{name}") for name in COMMANDS if find_spec(f"siamese2d_engine.cli.{name}")):
         command = commands.add_parser(module.NAME, help=module.HELP, description=module.HELP,
-                                      formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+                                      formatter_class=HelpFormatter)
         module.add_arguments(command)
         command.set_defaults(run_command=module.run)
     return parser

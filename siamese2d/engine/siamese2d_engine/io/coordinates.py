@@ -8,7 +8,7 @@ import pandas as pd
 
 from siamese2d_engine.errors import InputError
 from siamese2d_engine.io.images import image_shape
-from siamese2d_engine.io.micrographs import NAME, MicrographSet
+from siamese2d_engine.io.micrographs import NAME, MicrographSet, stem_of
 from siamese2d_engine.io.star import read_star, write_star
 
 X, Y, SCORE = "rlnCoordinateX", "rlnCoordinateY", "rlnAutopickFigureOfMerit"
@@ -67,14 +67,13 @@ def group_by_micrograph(coordinates: pd.DataFrame, micrographs: MicrographSet) -
     by_name = dict(tuple(coordinates.groupby(NAME, sort=False)))
     by_stem: dict[str, list[pd.DataFrame]] = {}
     for name, rows in by_name.items():
-        by_stem.setdefault(Path(name).stem, []).append(rows)
+        by_stem.setdefault(stem_of(name), []).append(rows)
     empty = coordinates.iloc[:0]
     groups = []
     for full, stem in zip(micrographs.table[NAME].astype(str), micrographs.names):
         rows = by_name.get(full)
         if rows is None:
-            # A dot in the name of a micrograph given without its ending looks like an ending.
-            rows = pd.concat(by_stem[stem]) if stem in by_stem else by_name.get(stem, empty)
+            rows = pd.concat(by_stem[stem]) if stem in by_stem else empty
         groups.append(rows.reset_index(drop=True))
     if not any(len(rows) for rows in groups):
         raise InputError(f"None of the {len(coordinates)} coordinates belongs to these micrographs: the coordinates name "
@@ -112,10 +111,11 @@ def _read_blocks(path: Path) -> pd.DataFrame:
 
 def _read_text(path: Path) -> pd.DataFrame:
     try:
-        table = pd.read_csv(path, sep=None, engine="python", comment="#")
+        table = pd.read_csv(path, sep=None, engine="python", comment="#", skipinitialspace=True)
     except FileNotFoundError as error:
         raise InputError(f"{path}: the file does not exist. Check the path; it is taken relative to {Path.cwd()}.") \
             from error
     except Exception as error:
         raise InputError(f"{path}: can't be read as a table ({str(error).splitlines()[0]}).") from error
-    return table.rename(columns={c: TEXT_NAMES[c.strip().lower()] for c in table.columns if c.strip().lower() in TEXT_NAMES})
+    names = {column: str(column).strip() for column in table.columns}
+    return table.rename(columns={column: TEXT_NAMES.get(name.lower(), name) for column, name in names.items()})

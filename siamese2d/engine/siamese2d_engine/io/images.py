@@ -140,16 +140,18 @@ class MrcLayout:
 
 
 def _byte_order(path: Path, header: bytes) -> str:
-    """'<' or '>' from the machine stamp, else from which order makes the mode sensible (old programs write no stamp)."""
+    """'<' or '>' from the machine stamp, else from which order makes sense of the header (old programs write no stamp)."""
     stamp = header[212:214]
     if stamp in (b"\x44\x44", b"\x44\x41"):
         return "<"
     if stamp == b"\x11\x11":
         return ">"
     for order in "<>":
-        if struct.unpack(f"{order}i", header[12:16])[0] in MRC_MODES:
+        nx, ny, nz, mode = struct.unpack(f"{order}4i", header[:16])
+        # Mode 0 reads the same in both orders; the sizes do not.
+        if mode in MRC_MODES and min(nx, ny, nz) > 0 and nx * ny <= LARGEST_IMAGE_PIXELS:
             return order
-    raise InputError(f"{path}: not an MRC file (no machine stamp, no known mode). Check the file's ending and content.")
+    raise InputError(f"{path}: not an MRC file (no machine stamp, no sensible size and mode). Check the file's ending and content.")
 
 
 def _guarded(path: Path, read):

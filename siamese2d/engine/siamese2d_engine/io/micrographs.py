@@ -83,6 +83,12 @@ def write_micrographs(star_path: str | os.PathLike, micrographs: MicrographSet, 
     write_star(star_path, {"optics": optics, "micrographs": table.assign(rlnOpticsGroup=groups)})
 
 
+def stem_of(name: str) -> str:
+    """Name of a micrograph without folder and image ending; other dots belong to the name."""
+    path = Path(name)
+    return path.stem if path.suffix.lower() in IMAGE_ENDINGS else path.name
+
+
 def resolve(name: str, star_path: Path) -> Path:
     """Path of a file that a STAR file names: relative to the working directory (RELION's rule), else to the STAR file."""
     beside = star_path.parent / name

@@ -101,7 +101,7 @@ class ParticleImages:
 
     def read(self, positions) -> np.ndarray:
         """Read images as float32, ``(k, box, box)``, in the order of `positions`."""
-        positions = np.atleast_1d(np.asarray(positions))
+        positions = np.atleast_1d(np.asarray(positions, dtype=int))
         images = np.empty((len(positions), self.box, self.box), dtype=np.float32)
         stacks = self._stack_of[positions]
         for stack in np.unique(stacks):

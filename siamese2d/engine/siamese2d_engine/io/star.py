@@ -1,18 +1,29 @@
-"""STAR files: tables by block name, read and written by the starfile library, with errors a user can act on."""
+"""STAR files: tables by block name, with errors a user can act on.
+
+The dialect is RELION's: blocks of one loop or of single values, one row per line. Beyond it, values may be quoted, so that
+names with spaces, ``#`` or quotes survive.
+"""
 
 import os
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
-import starfile
 
 from siamese2d_engine.errors import InputError
 from siamese2d_engine.io.atomic import atomic_path
 
+# Columns that stay text even when all their values look like numbers.
 TEXT_COLUMNS = (
     "rlnMicrographName", "rlnImageName", "rlnImageOriginalName", "rlnOpticsGroupName", "rlnCtfImage", "rlnGroupName",
     "rlnMtfFileName", "rlnReferenceImage",
 )
+MISSING = "<NA>"
+# A quote ends a value only before a space, so that "it's" needs no care; an unquoted # begins a comment.
+TOKEN = re.compile(r"""'(?P<single>.*?)'(?=\s|$)|"(?P<double>.*?)"(?=\s|$)|(?P<comment>\#.*)|(?P<plain>\S+)""")
 
 
 def read_star(path: str | os.PathLike) -> dict[str, pd.DataFrame]:
@@ -30,71 +41,136 @@ def read_star(path: str | os.PathLike) -> dict[str, pd.DataFrame]:
         If the file is missing, is not STAR, or a row has another number of values than the columns.
     """
     path = Path(path)
-    try:
-        _check_rows(path)
-        blocks = starfile.read(path, always_dict=True, parse_as_string=list(TEXT_COLUMNS))
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: the file does not exist. Check the path; it is taken relative to {Path.cwd()}.") \
-            from error
-    except InputError:
-        raise
-    except Exception as error:
-        raise InputError(f"{path}: not a readable STAR file ({_first_line(error)}).") from error
+    blocks = _parse(path, _lines(path))
     if not blocks:
         raise InputError(f"{path}: no data block found; this is not a STAR file, or it is empty.")
-    return {name: _as_table(block) for name, block in blocks.items()}
+    return {block.name: block.table() for block in blocks}
 
 
 def write_star(path: str | os.PathLike, blocks: dict[str, pd.DataFrame]) -> None:
-    """Write tables as loops of one STAR file, atomically."""
+    """Write tables as loops of one STAR file, atomically. The same tables give the same bytes."""
     with atomic_path(path) as partial:
-        starfile.write(blocks, partial, float_format="%.6f", sep=" ", na_rep="<NA>")
+        with open(partial, "w", encoding="utf-8") as stream:
+            for name, table in blocks.items():
+                stream.write(f"\n# version 30001\n\ndata_{name}\n\nloop_\n")
+                stream.writelines(f"_{column} #{number}\n" for number, column in enumerate(table.columns, start=1))
+                stream.writelines(" ".join(row) + "\n" for row in zip(*(_texts(table[column]) for column in table)))
+                stream.write("\n")
 
 
-def _as_table(block) -> pd.DataFrame:
-    return pd.DataFrame([block]) if isinstance(block, dict) else block
+@dataclass
+class _Block:
+    """One data block while it is read."""
+
+    name: str
+    columns: list[str] = field(default_factory=list)
+    rows: list[list[str]] = field(default_factory=list)
+    is_loop: bool = False
+
+    def table(self) -> pd.DataFrame:
+        values = zip(*self.rows) if self.rows else ([] for _ in self.columns)
+        return pd.DataFrame({column: _column(column, list(texts)) for column, texts in zip(self.columns, values)})
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
+def _lines(path: Path) -> list[str]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: the file does not exist. Check the path; it is taken relative to {Path.cwd()}.") \
+            from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not a readable STAR file ({error}). Give a text file in STAR format.") from error
+    if "\0" in text:
+        line = text[: text.index("\0")].count("\n") + 1
+        raise InputError(f"{path}, line {line}: not text. The file is damaged; write it again.")
+    return text.split("\n")
 
 
-def _check_rows(path: Path) -> None:
-    """Name the first row of a loop whose number of values differs from the number of its columns."""
-    columns, in_loop = 0, False
-    with open(path, errors="strict") as lines:
-        for number, line in enumerate(lines, start=1):
-            text = line.strip()
-            if text.startswith("data_"):
-                in_loop, columns = False, 0
-            elif text.startswith("loop_"):
-                in_loop, columns = True, 0
-            elif in_loop and text.startswith("_"):
-                columns += 1
-            elif in_loop and text and not text.startswith("#"):
-                if "\0" in text:
-                    raise InputError(f"{path}, line {number}: not text. The file is damaged; write it again.")
-                values = len(_split(text))
-                if values != columns:
-                    raise InputError(f"{path}, line {number}: {values} values for {columns} columns. The file is "
-                                     "truncated or damaged there; mend or remove this row.")
+def _parse(path: Path, lines: Iterable[str]) -> list[_Block]:
+    blocks: list[_Block] = []
+    for number, line in enumerate(lines, start=1):
+        values = _split(line)
+        if not values:
+            continue
+        if values[0].startswith("data_") and len(values) == 1:
+            blocks.append(_Block(values[0][len("data_"):]))
+        elif blocks:
+            _add_line(blocks[-1], line.lstrip(), values, f"{path}, line {number}")
+    return blocks
 
 
-def _split(row: str) -> list[str]:
-    """Values of a row; a '#' starts a comment, quotes hold a value together."""
-    if "'" not in row and '"' not in row:
-        return row.split(" #")[0].split()
-    values, value, quote = [], "", ""
-    for character in row + " ":
-        if quote:
-            quote = "" if character == quote else quote
-            value += character
-        elif character in "'\"" and not value:
-            quote, value = character, character
-        elif character.isspace():
-            if value:
-                values.append(value)
-            value = ""
-        else:
-            value += character
-    return values + ([value] if value else [])
+def _add_line(block: _Block, line: str, values: list[str], where: str) -> None:
+    """Take a line that is neither empty nor the start of a block."""
+    if line.startswith("loop_") and len(values) == 1:
+        block.columns, block.rows, block.is_loop = [], [], True
+    elif line.startswith("_") and not (block.is_loop and block.rows):
+        _add_name(block, values, where)
+    elif block.is_loop:
+        if len(values) != len(block.columns):
+            raise InputError(f"{where}: {len(values)} values for {len(block.columns)} columns. The file is truncated or "
+                             "damaged there; mend or remove this row.")
+        block.rows.append(values)
+
+
+def _add_name(block: _Block, values: list[str], where: str) -> None:
+    """Take a line with a column's name, in a simple block with its value."""
+    name = values[0][1:]
+    if name in block.columns:
+        raise InputError(f"{where}: the column {name} occurs twice in this block. Remove one of them.")
+    block.columns.append(name)
+    if not block.is_loop:
+        if len(values) != 2:
+            raise InputError(f"{where}: {name} has {len(values) - 1} values instead of one. The file is truncated or "
+                             "damaged there; mend this line.")
+        block.rows = [[*(block.rows[0] if block.rows else []), values[1]]]
+
+
+def _split(line: str) -> list[str]:
+    """Values of a line without quotes and comments."""
+    if "'" not in line and '"' not in line and "#" not in line:
+        return line.split()
+    values = []
+    for match in TOKEN.finditer(line):
+        if match["comment"] is not None:
+            break
+        values.append(match[match.lastgroup])
+    return values
+
+
+def _column(name: str, texts: list[str]) -> pd.Series:
+    """Numbers where all values are numbers or missing, else text."""
+    numbers = None if name in TEXT_COLUMNS else _numbers(texts)
+    return pd.Series([None if text == MISSING else text for text in texts] if numbers is None else numbers)
+
+
+def _numbers(texts: list[str]) -> np.ndarray | None:
+    """Whole numbers, else floats, else None. Python would read 1_000 as a number; in a table it is a name."""
+    if "_" in "".join(texts):
+        return None
+    if MISSING in texts:
+        texts = ["nan" if text == MISSING else text for text in texts]
+    for kind, dtype in ((int, np.int64), (float, np.float64)):
+        try:
+            return np.array(list(map(kind, texts)), dtype=dtype)
+        except (ValueError, OverflowError):
+            continue
+    return None
+
+
+def _texts(column: pd.Series) -> list[str]:
+    missing = column.isna().to_numpy()
+    if column.dtype.kind == "f":
+        texts = [f"{value:.6f}" for value in column.to_numpy()]
+    elif column.dtype.kind == "b":
+        texts = [str(int(value)) for value in column.to_numpy()]
+    else:
+        texts = [_quoted(str(value)) for value in column]
+    return [MISSING if absent else text for text, absent in zip(texts, missing)] if missing.any() else texts
+
+
+def _quoted(text: str) -> str:
+    """A value that reads back the same; line breaks become spaces."""
+    if text and not re.search(r"""\s|^['"#_]|^data_|^loop_""", text):
+        return text
+    text = re.sub(r"\s", " ", text)
+    return f"'{text}'" if '"' in text else f'"{text}"'
