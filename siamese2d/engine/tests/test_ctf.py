@@ -21,7 +21,12 @@ def by_hand(kx, ky, u, v, angle, kilovolts, cs_mm, contrast, shift):
 
 def parameters(n=1, **changed):
     values = dict(
-        defocus_u=18000.0, defocus_v=16500.0, astigmatism_angle=0.4, voltage=300.0, cs=2.7, amplitude_contrast=0.1,
+        defocus_u=18000.0,
+        defocus_v=16500.0,
+        astigmatism_angle=0.4,
+        voltage=300.0,
+        cs=2.7,
+        amplitude_contrast=0.1,
         phase_shift=0.0,
     )
     values.update(changed)
@@ -41,11 +46,13 @@ def test_wavelength_from_the_constants_of_nature():
 def test_every_point_equals_the_formula(shift, contrast):
     rng = np.random.default_rng(0)
     kx, ky = rng.uniform(-0.3, 0.3, size=(2, 40))
-    images = [(18000.0, 16500.0, 0.4, 300.0, 2.7), (9000.0, 9900.0, -1.1, 200.0, 2.0), (-3000.0, -3000.0, 0.0, 100.0, 0.01)]
+    images = [
+        (18000.0, 16500.0, 0.4, 300.0, 2.7),
+        (9000.0, 9900.0, -1.1, 200.0, 2.0),
+        (-3000.0, -3000.0, 0.0, 100.0, 0.01),
+    ]
     u, v, angle, kilovolts, cs = np.array(images).T
-    ours = ctf_at(
-        CtfParameters(u, v, angle, kilovolts, cs, contrast, shift), torch.as_tensor(kx), torch.as_tensor(ky)
-    )
+    ours = ctf_at(CtfParameters(u, v, angle, kilovolts, cs, contrast, shift), torch.as_tensor(kx), torch.as_tensor(ky))
     expected = [[by_hand(x, y, *image, contrast, shift) for x, y in zip(kx, ky)] for image in images]
     np.testing.assert_allclose(ours.numpy(), expected, atol=1e-9)
 

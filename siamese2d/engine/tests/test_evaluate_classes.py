@@ -94,16 +94,20 @@ def particle_files(folder, **columns):
     """Six particles in two classes, and the truth about their images with one that is junk."""
     optics = pd.DataFrame({"rlnOpticsGroup": [1], "rlnOpticsGroupName": ["o"]})
     names = [f"{i:06d}@old/stack.mrcs" for i in range(1, 7)]
-    truth = pd.DataFrame({
-        "rlnImageName": names,
-        "siamese2dSpecies": [1, 1, 1, 2, 2, 0],
-        "rlnAngleRot": [0.0, 40.0, 20.0, 0.0, 0.0, 77.0],
-        "rlnAngleTilt": [90.0, 90.0, 90.0, 0.0, 180.0, 77.0],
-    })
+    truth = pd.DataFrame(
+        {
+            "rlnImageName": names,
+            "siamese2dSpecies": [1, 1, 1, 2, 2, 0],
+            "rlnAngleRot": [0.0, 40.0, 20.0, 0.0, 0.0, 77.0],
+            "rlnAngleTilt": [90.0, 90.0, 90.0, 0.0, 180.0, 77.0],
+        }
+    )
     write_star(folder / "truth.star", {"optics": optics, "particles": truth})
     table = pd.DataFrame({"rlnImageName": names, "rlnClassNumber": [1, 1, 1, 2, 2, 2]} | columns)
     # Other order and folder, as after a program that sorted and linked.
-    table = table.iloc[::-1].assign(rlnImageName=[name.replace("old/", "new/place/") for name in table["rlnImageName"][::-1]])
+    table = table.iloc[::-1].assign(
+        rlnImageName=[name.replace("old/", "new/place/") for name in table["rlnImageName"][::-1]]
+    )
     write_star(folder / "particles.star", {"optics": optics, "particles": table})
     return {"particles": folder / "particles.star", "truth": folder / "truth.star"}
 
@@ -128,20 +132,24 @@ def test_unassigned_particles_are_counted(tmp_path):
 
 def coordinate_files(folder):
     """Two true particles in one micrograph; extracted near them, far off, and twice on one of them."""
-    truth = pd.DataFrame({
-        "rlnMicrographName": ["run/m1.mrc"] * 2,
-        "rlnCoordinateX": [100.0, 200.0],
-        "rlnCoordinateY": [100.0, 200.0],
-        "siamese2dSpecies": [1, 2],
-    })
+    truth = pd.DataFrame(
+        {
+            "rlnMicrographName": ["run/m1.mrc"] * 2,
+            "rlnCoordinateX": [100.0, 200.0],
+            "rlnCoordinateY": [100.0, 200.0],
+            "siamese2dSpecies": [1, 2],
+        }
+    )
     write_star(folder / "truth.star", {"particles": truth})
-    particles = pd.DataFrame({
-        "rlnImageName": [f"{i}@stack.mrcs" for i in range(1, 5)],
-        "rlnMicrographName": ["other/m1.mrc"] * 4,
-        "rlnCoordinateX": [104.0, 101.0, 203.0, 300.0],
-        "rlnCoordinateY": [100.0, 100.0, 200.0, 300.0],
-        "rlnClassNumber": [3, 1, 2, 3],
-    })
+    particles = pd.DataFrame(
+        {
+            "rlnImageName": [f"{i}@stack.mrcs" for i in range(1, 5)],
+            "rlnMicrographName": ["other/m1.mrc"] * 4,
+            "rlnCoordinateX": [104.0, 101.0, 203.0, 300.0],
+            "rlnCoordinateY": [100.0, 100.0, 200.0, 300.0],
+            "rlnClassNumber": [3, 1, 2, 3],
+        }
+    )
     write_star(folder / "particles.star", {"particles": particles})
     return {"particles": folder / "particles.star", "truth": folder / "truth.star"}
 
@@ -153,7 +161,8 @@ def test_classes_by_coordinates(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "options, words", [({}, "pass --radius"), ({"radius": 10.0, "truth_scale": 5.0}, "none of its particles lies within")]
+    "options, words",
+    [({}, "pass --radius"), ({"radius": 10.0, "truth_scale": 5.0}, "none of its particles lies within")],
 )
 def test_coordinates_that_do_not_fit(tmp_path, options, words):
     with pytest.raises(InputError, match=words):

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from siamese2d_engine.cli.main import main
 from siamese2d_engine.errors import InputError
 from siamese2d_engine.evaluate.matching import match_by_distance, match_by_score, micrograph_key
 from siamese2d_engine.evaluate.picks import precision_recall, score_picks
@@ -89,12 +90,14 @@ def test_micrograph_keys_ignore_folders_and_image_endings_only():
 @pytest.fixture
 def files(tmp_path):
     """Picks (STAR) of two micrographs, and truth (CSV) of two annotators, in pixels twice as large for B."""
-    picks = pd.DataFrame({
-        "rlnMicrographName": ["x/m1.mrc", "x/m1.mrc", "x/m2.mrc"],
-        "rlnCoordinateX": [10.0, 50.0, 30.0],
-        "rlnCoordinateY": [10.0, 50.0, 30.0],
-        "rlnAutopickFigureOfMerit": [3.0, 2.0, 1.0],
-    })
+    picks = pd.DataFrame(
+        {
+            "rlnMicrographName": ["x/m1.mrc", "x/m1.mrc", "x/m2.mrc"],
+            "rlnCoordinateX": [10.0, 50.0, 30.0],
+            "rlnCoordinateY": [10.0, 50.0, 30.0],
+            "rlnAutopickFigureOfMerit": [3.0, 2.0, 1.0],
+        }
+    )
     write_star(tmp_path / "picks.star", {"coordinates": picks})
     rows = ["micrograph,annotator,x,y", "m1,A,10,11", "m1,A,90,90", "m2,A,30,30", "m1,B,5,5", "m1,B,25,25"]
     (tmp_path / "truth.csv").write_text("\n".join(rows) + "\n")
@@ -161,3 +164,13 @@ def test_a_score_that_is_no_number(files):
     (files / "bad.csv").write_text("micrograph,x,y,score\nm1,1,1,0.5\nm1,2,2,high\n")
     with pytest.raises(InputError, match="bad.csv, row 2: rlnAutopickFigureOfMerit is not a number"):
         evaluate(files, "score", coordinates=files / "bad.csv")
+
+
+def test_the_command_line(files, capsys):
+    command = ["evaluate", "picks", "--out", str(files / "cli"), "--coordinates", str(files / "picks.star"), "--truth"]
+    command += [str(files / "truth.csv"), "--radius", "5", "--where", "annotator=A", "--micrographs"]
+    assert main([*command, str(files / "held_out.star")]) == 0
+    assert "true particles     2" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        main([*command, str(files / "held_out.star"), "--where", "annotator"])
+    assert "not of the form COLUMN=VALUE" in capsys.readouterr().err

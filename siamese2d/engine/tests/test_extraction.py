@@ -84,8 +84,8 @@ def test_table_carries_ctf_scores_and_identities(folder):
     assert table["rlnDefocusU"].tolist() == [1e4] * 4 + [2e4] * 4
     assert optics.iloc[0].to_dict() == {
         "rlnOpticsGroup": 1, "rlnOpticsGroupName": "opticsGroup1", "rlnVoltage": 300, "rlnSphericalAberration": 2.7,
-        "rlnAmplitudeContrast": 0.07, "rlnMicrographOriginalPixelSize": 2.0, "rlnImagePixelSize": 4.0, "rlnImageSize": 16,
-        "rlnImageDimensionality": 2,
+        "rlnAmplitudeContrast": 0.07, "rlnMicrographOriginalPixelSize": 2.0, "rlnImagePixelSize": 4.0,
+        "rlnImageSize": 16, "rlnImageDimensionality": 2,
     }
     ctf = ctf_parameters(read_particles("out/particles.star"))
     np.testing.assert_allclose(ctf.voltage, 300)
@@ -125,8 +125,8 @@ def test_inverting_is_the_negative(folder):
     assert extract() == 0
     assert extract("--invert", out="inverted") == 0
     for name in NAMES:
-        np.testing.assert_allclose(mrcfile.read(f"inverted/stacks/{name}.mrcs"), -mrcfile.read(f"out/stacks/{name}.mrcs"),
-                                   atol=1e-5)
+        plain, inverted = (mrcfile.read(f"{out}/stacks/{name}.mrcs") for out in ("out", "inverted"))
+        np.testing.assert_allclose(inverted, -plain, atol=1e-5)
 
 
 def test_ramp_is_the_least_squares_plane_of_the_background():
@@ -277,7 +277,9 @@ def test_background_radius_is_a_fraction_or_pixels(value, expected):
     assert Settings(box=64, background_radius=value).radius == expected
 
 
-@pytest.mark.parametrize("box, factor, expected", [(64, 1, 64), (64, 2, 32), (200, 3, 66), (180, 4, 46), (64, 1.01, 64)])
+@pytest.mark.parametrize("box, factor, expected", [
+    (64, 1, 64), (64, 2, 32), (200, 3, 66), (180, 4, 46), (64, 1.01, 64),
+])
 def test_output_box_is_even_and_gives_the_scale(box, factor, expected):
     settings = Settings(box=box, factor=factor)
     assert settings.output_box == expected

@@ -13,14 +13,16 @@ from siamese2d_engine.io.images import write_mrc
 from siamese2d_engine.io.particles import ctf_parameters, read_particles, write_particles
 from siamese2d_engine.io.star import read_star, write_star
 
-OPTICS = pd.DataFrame({
-    "rlnOpticsGroup": [1, 2],
-    "rlnOpticsGroupName": ["opticsGroup1", "opticsGroup2"],
-    "rlnVoltage": [300.0, 200.0],
-    "rlnSphericalAberration": [2.7, 2.0],
-    "rlnAmplitudeContrast": [0.1, 0.07],
-    "rlnImagePixelSize": [1.5, 1.5],
-})
+OPTICS = pd.DataFrame(
+    {
+        "rlnOpticsGroup": [1, 2],
+        "rlnOpticsGroupName": ["opticsGroup1", "opticsGroup2"],
+        "rlnVoltage": [300.0, 200.0],
+        "rlnSphericalAberration": [2.7, 2.0],
+        "rlnAmplitudeContrast": [0.1, 0.07],
+        "rlnImagePixelSize": [1.5, 1.5],
+    }
+)
 
 
 def stack(path, count, box=8, seed=0):
@@ -127,9 +129,17 @@ def test_a_defocus_that_is_no_number(folder):
 
 
 def test_relion_30_columns_become_optics_groups(folder):
-    old = table().drop(columns="rlnOpticsGroup").assign(
-        rlnVoltage=[300.0, 200.0, 300.0, 200.0], rlnSphericalAberration=2.7, rlnAmplitudeContrast=0.1,
-        rlnMagnification=50000.0, rlnDetectorPixelSize=7.0, rlnPhaseShift=90.0,
+    old = (
+        table()
+        .drop(columns="rlnOpticsGroup")
+        .assign(
+            rlnVoltage=[300.0, 200.0, 300.0, 200.0],
+            rlnSphericalAberration=2.7,
+            rlnAmplitudeContrast=0.1,
+            rlnMagnification=50000.0,
+            rlnDetectorPixelSize=7.0,
+            rlnPhaseShift=90.0,
+        )
     )
     write_star(folder / "old.star", {"": old})
     particles = read_particles(folder / "old.star")
@@ -264,7 +274,9 @@ def test_real_stacks(real, star, stack_name, count, box, pixel_size, defocus):
     assert particles.pixel_size == pytest.approx(pixel_size, rel=1e-4)
     assert ctf_parameters(particles).defocus_u[0] == pytest.approx(defocus)
     with mrcfile.open((real / star).parent / stack_name, permissive=True) as file:
-        np.testing.assert_array_equal(particles.images.read([count - 1, 0]), file.data[[count - 1, 0]].astype(np.float32))
+        np.testing.assert_array_equal(
+            particles.images.read([count - 1, 0]), file.data[[count - 1, 0]].astype(np.float32)
+        )
 
 
 def test_real_tables_survive_a_round_trip(real, tmp_path):

@@ -90,7 +90,9 @@ def test_micrograph_with_an_offset_leaves_the_joint_fit(folder, capsys):
     assert after[:180].std() == pytest.approx(1, rel=0.02)
 
 
-@pytest.mark.parametrize("factor, shape, pixel_size", [("2", (120, 150), 4.0), ("2.5", (96, 120), 5.0), ("7", (34, 42), 14.0)])
+@pytest.mark.parametrize("factor, shape, pixel_size", [
+    ("2", (120, 150), 4.0), ("2.5", (96, 120), 5.0), ("7", (34, 42), 14.0),
+])
 def test_downsampling_has_the_right_pixel_size(folder, factor, shape, pixel_size):
     assert normalize("--downsample", factor) == 0
     with mrcfile.open("out/micrographs/b.mrc") as mrc:
@@ -103,7 +105,8 @@ def test_downsampling_has_the_right_pixel_size(folder, factor, shape, pixel_size
 def test_columns_and_optics_are_carried_and_sizes_may_differ(folder):
     write_mrc("mics/d.mrc", simulate(9, 1.1, shape=(300, 200)), 2.0)
     table = read_micrographs("mics").table
-    optics = table.iloc[:1].assign(rlnOpticsGroup=1, rlnOpticsGroupName="g", rlnVoltage=300.0, rlnMicrographPixelSize=2.0)
+    optics = table.iloc[:1].assign(rlnOpticsGroup=1, rlnOpticsGroupName="g", rlnVoltage=300.0,
+                                   rlnMicrographPixelSize=2.0)
     table = table.assign(rlnOpticsGroup=1, rlnDefocusU=[1e4, 2e4, 3e4, 4e4], siamese2dItemId=[11, 12, 13, 14])
     write_star("in.star", {"optics": optics.drop(columns="rlnMicrographName"), "micrographs": table})
     assert normalize("--downsample", "2", micrographs=["in.star"]) == 0

@@ -16,11 +16,13 @@ from siamese2d_engine.simulate.volumes import read_volume
 def relion_matrix(rot, tilt, psi):
     """Written out as in Heymann, Chagoyen & Belnap 2005, J. Struct. Biol. 151, 196 (the convention of the field)."""
     ca, sa, cb, sb, cg, sg = np.cos(rot), np.sin(rot), np.cos(tilt), np.sin(tilt), np.cos(psi), np.sin(psi)
-    return np.array([
-        [cg * cb * ca - sg * sa, cg * cb * sa + sg * ca, -cg * sb],
-        [-sg * cb * ca - cg * sa, -sg * cb * sa + cg * ca, sg * sb],
-        [sb * ca, sb * sa, cb],
-    ])
+    return np.array(
+        [
+            [cg * cb * ca - sg * sa, cg * cb * sa + sg * ca, -cg * sb],
+            [-sg * cb * ca - cg * sa, -sg * cb * sa + cg * ca, sg * sb],
+            [sb * ca, sb * sa, cb],
+        ]
+    )
 
 
 def gaussians(places, sigma, box, voxel_size):
@@ -90,7 +92,9 @@ def test_random_orientations_are_uniform():
     np.testing.assert_allclose(views.T @ views / len(views), np.eye(3) / 3, atol=0.01)
 
 
-@pytest.mark.parametrize("side, box, pixel_size", [(40, 40, 2.0), (41, 40, 2.0), (40, 48, 2.0), (40, 33, 2.5), (40, 90, 1.1)])
+@pytest.mark.parametrize(
+    "side, box, pixel_size", [(40, 40, 2.0), (41, 40, 2.0), (40, 48, 2.0), (40, 33, 2.5), (40, 90, 1.1)]
+)
 def test_slices_are_line_integrals(side, box, pixel_size):
     angles = random_angles(5, np.random.default_rng(3))
     images = projections(FourierVolume(gaussians(PLACES, 4.0, side, 2.0), 2.0), angles, box, pixel_size)
@@ -103,12 +107,17 @@ def test_more_padding_is_more_exact():
     angles = random_angles(4, np.random.default_rng(4))
     density = gaussians(PLACES, 4.0, 36, 2.0)
     exact = np.array([line_integral(PLACES, r, 4.0, 36, 2.0) for r in rotation_matrices(angles)])
-    errors = [np.abs(projections(FourierVolume(density, 2.0, padding), angles, 36, 2.0) - exact).max() for padding in (1, 2, 3)]
+    errors = [
+        np.abs(projections(FourierVolume(density, 2.0, padding), angles, 36, 2.0) - exact).max()
+        for padding in (1, 2, 3)
+    ]
     assert errors[0] > errors[1] > errors[2]
 
 
 def test_the_integral_of_the_density_is_kept():
-    images = projections(FourierVolume(gaussians(PLACES, 4.0, 40, 2.0), 2.0), random_angles(3, np.random.default_rng(5)), 60, 1.5)
+    images = projections(
+        FourierVolume(gaussians(PLACES, 4.0, 40, 2.0), 2.0), random_angles(3, np.random.default_rng(5)), 60, 1.5
+    )
     # Interpolation leaves faint copies of the volume around it, most of all at zero frequency: a few percent.
     np.testing.assert_allclose(images.sum(axis=(1, 2)) * 1.5**2, len(PLACES), rtol=0.05)
 

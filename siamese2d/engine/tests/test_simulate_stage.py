@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 import torch
 
+from siamese2d_engine.cli.main import main
 from siamese2d_engine.errors import InputError
 from siamese2d_engine.io.coordinates import group_by_micrograph, read_coordinates
 from siamese2d_engine.io.micrographs import read_micrographs
@@ -119,7 +120,9 @@ def test_particles_lie_at_their_coordinates(volumes):
     box = particle_box(DIAMETER, PIXEL)
     scene = project_particles(plan, [FourierVolume(v.density, PIXEL) for v in volumes], SIZE, box, PIXEL).numpy()
     crowd = np.linalg.norm(plan.positions[:, None] - plan.positions, axis=2) + 1e9 * np.eye(len(plan.positions))
-    lonely = np.flatnonzero((crowd.min(axis=1) > 24) & (plan.positions.min(axis=1) > 13) & (plan.positions.max(axis=1) < SIZE - 14))
+    lonely = np.flatnonzero(
+        (crowd.min(axis=1) > 24) & (plan.positions.min(axis=1) > 13) & (plan.positions.max(axis=1) < SIZE - 14)
+    )
     assert len(lonely) >= 2
     for x, y in plan.positions[lonely]:
         left, top = int(round(x)) - 12, int(round(y)) - 12
@@ -144,8 +147,16 @@ def test_recorded_particles_and_carbon_are_dark(volumes):
 
 
 MICROGRAPHS = dict(
-    micrographs=3, size=SIZE, pixel_size=PIXEL, particles_per_micrograph=25, species=2, diameter=DIAMETER, snr=0.2,
-    labels=20, volume_paths=[], seed=12,
+    micrographs=3,
+    size=SIZE,
+    pixel_size=PIXEL,
+    particles_per_micrograph=25,
+    species=2,
+    diameter=DIAMETER,
+    snr=0.2,
+    labels=20,
+    volume_paths=[],
+    seed=12,
 )
 
 
@@ -203,7 +214,7 @@ def test_a_killed_run_goes_on_to_the_same_images(micrograph_run, tmp_path):
 
 def test_crowded_micrographs_hold_fewer_particles(tmp_path, capsys):
     simulate_micrographs_to(tmp_path / "run", **MICROGRAPHS | {"micrographs": 1, "particles_per_micrograph": 500})
-    assert "of 500 particles only" in capsys.readouterr().out
+    assert "of 500 particles." in capsys.readouterr().out
 
 
 def test_particles_too_large_for_the_micrograph(tmp_path):
@@ -212,8 +223,17 @@ def test_particles_too_large_for_the_micrograph(tmp_path):
 
 
 PARTICLES = dict(
-    particles=120, box=32, pixel_size=PIXEL, species=2, snr=0.2, max_shift=16.0, ctf=True, junk=0.1, coloured=True,
-    volume_paths=[], seed=13,
+    particles=120,
+    box=32,
+    pixel_size=PIXEL,
+    species=2,
+    snr=0.2,
+    max_shift=16.0,
+    ctf=True,
+    junk=0.1,
+    coloured=True,
+    volume_paths=[],
+    seed=13,
 )
 
 
@@ -221,9 +241,7 @@ def test_particle_files_fit_together(tmp_path):
     simulate_particles_to(tmp_path / "run", **PARTICLES)
     particles = read_particles(tmp_path / "run" / "particles.star")
     assert (len(particles), particles.box, particles.pixel_size) == (120, 32, PIXEL)
-    expected = simulate_particles(
-        120, box=32, pixel_size=PIXEL, species=2, snr=0.2, max_shift=16.0, junk=0.1, seed=13
-    )
+    expected = simulate_particles(120, box=32, pixel_size=PIXEL, species=2, snr=0.2, max_shift=16.0, junk=0.1, seed=13)
     np.testing.assert_array_equal(particles.images.read(np.arange(120)), expected.images)
     ctf = ctf_parameters(particles)
     np.testing.assert_allclose(ctf.defocus_u, expected.truth.ctf.defocus_u, atol=1e-5)
@@ -264,3 +282,54 @@ def test_a_box_that_is_too_small(tmp_path):
     with pytest.raises(InputError, match="--box 8"):
         simulate_particles_to(tmp_path / "run", **PARTICLES | {"box": 8})
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("kind", ["micrographs", "particles"])
+def test_help_is_grouped_and_shows_defaults(kind, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["simulate", kind, "--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    assert stop.value.code == 0
+    assert "output:" in text and "computing:" in text and "particles:" in text
+    assert "(default: 0.1)" in text and "default: None" not in text
+
+
+def test_the_command_line_makes_the_same_particles(tmp_path, capsys):
+    command = [
+        "simulate",
+        "particles",
+        "--out",
+        str(tmp_path / "run"),
+        "--particles",
+        "120",
+        "--box",
+        "32",
+        "--pixel-size",
+    ]
+    command += [
+        "8",
+        "--species",
+        "2",
+        "--snr",
+        "0.2",
+        "--max-shift",
+        "16",
+        "--junk",
+        "0.1",
+        "--seed",
+        "13",
+        "--threads",
+        "1",
+    ]
+    assert main(command) == 0
+    simulate_particles_to(tmp_path / "direct", **PARTICLES)
+    images = [
+        read_particles(tmp_path / name / "particles.star").images.read(np.arange(120)) for name in ("run", "direct")
+    ]
+    np.testing.assert_array_equal(*images)
+
+
+def test_a_missing_map_is_one_message(tmp_path, capsys):
+    command = ["simulate", "particles", "--out", str(tmp_path / "run"), "--volume", str(tmp_path / "none.mrc")]
+    assert main(command) == 2
+    assert "none.mrc: the file does not exist" in capsys.readouterr().err

@@ -62,6 +62,7 @@ def test_proteins_are_comparable_in_mass(proteins):
 
 def overlap(one, other, width):
     """Correlation of two clouds of points, each point a Gaussian of this width."""
+
     def product(a, b):
         a, b = a[::5], b[::5]
         return np.exp(-np.square(a[:, None] - b).sum(axis=2) / (4 * width**2)).sum()
@@ -77,7 +78,9 @@ def test_sampled_density_is_the_sum_of_gaussians(proteins):
     rng = np.random.default_rng(1)
     voxels = rng.integers(box // 4, 3 * box // 4, size=(40, 3))
     places = (voxels - box // 2) * 5.0
-    exact = [np.sum(protein.weights * np.exp(-np.square(protein.positions - p).sum(1) / (2 * sigma**2))) for p in places]
+    exact = [
+        np.sum(protein.weights * np.exp(-np.square(protein.positions - p).sum(1) / (2 * sigma**2))) for p in places
+    ]
     values = volume.density[voxels[:, 2], voxels[:, 1], voxels[:, 0]]
     np.testing.assert_allclose(values / values.max(), np.array(exact) / max(exact), atol=1e-5)
     assert np.abs(volume.density[0]).max() < 1e-3  # the margin is empty
@@ -173,4 +176,6 @@ def test_carbon_lies_beyond_its_edge():
     image = torch.zeros(100, 100)
     edge.paint(image, torch.zeros(100, 100))
     assert image[:, 80:].mean() > 0.95 and image[:, :55].abs().max() < 0.01
-    assert edge.depth(torch.tensor([30.0]), torch.tensor([0.0])) < 0 < edge.depth(torch.tensor([0.0]), torch.tensor([0.0]))
+    assert (
+        edge.depth(torch.tensor([30.0]), torch.tensor([0.0])) < 0 < edge.depth(torch.tensor([0.0]), torch.tensor([0.0]))
+    )

@@ -16,7 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         ("picks", "Average precision, F1 and centre errors of coordinates.", _add_picks),
         ("classes", "Purity, angular spread and junk of 2D classes.", _add_classes),
     ):
-        kind = kinds.add_parser(name, help=text, description=text, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+        kind = kinds.add_parser(name, help=text, description=text, formatter_class=parser.formatter_class)
         common.add_run_arguments(kind, seed=False, device=False)
         add(kind)
 
@@ -24,7 +24,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     common.prepare(args)
     shared = {
-        "truth": args.truth, "radius": args.radius, "where": dict(args.where), "truth_scale": args.truth_scale,
+        "truth": args.truth,
+        "radius": args.radius,
+        "where": dict(args.where or []),
+        "truth_scale": args.truth_scale,
         "overwrite": args.overwrite,
     }
     if args.kind == "picks":
@@ -36,28 +39,52 @@ def run(args: argparse.Namespace) -> None:
 def _add_picks(parser: argparse.ArgumentParser) -> None:
     found = parser.add_argument_group("what was found")
     found.add_argument("--coordinates", type=Path, required=True, metavar="FILE", help="picks, STAR or CSV")
-    found.add_argument("--micrographs", type=Path, metavar="STAR", help="score only these, for instance those not trained "
-                       "on; by default those that the truth knows")
+    found.add_argument(
+        "--micrographs",
+        type=Path,
+        metavar="STAR",
+        help="score only these, for instance those not trained on; by default those that the truth knows",
+    )
     truth = _add_truth(parser)
-    truth.add_argument("--radius", type=common.positive_float, required=True, metavar="PX", help="farthest that a pick may "
-                       "lie from its particle; about half a particle's radius to a whole one")
+    truth.add_argument(
+        "--radius",
+        type=common.positive_float,
+        required=True,
+        metavar="PX",
+        help="farthest that a pick may lie from its particle; about half a particle's radius to a whole one",
+    )
 
 
 def _add_classes(parser: argparse.ArgumentParser) -> None:
     found = parser.add_argument_group("what was found")
     found.add_argument("--particles", type=Path, required=True, metavar="STAR", help="particles with class numbers")
     truth = _add_truth(parser)
-    truth.add_argument("--radius", type=common.positive_float, metavar="PX", help="farthest that a particle may lie from "
-                       "its true place; needed where the truth is of coordinates, not of these images")
+    truth.add_argument(
+        "--radius",
+        type=common.positive_float,
+        metavar="PX",
+        help="farthest that a particle may lie from "
+        "its true place; needed where the truth is of coordinates, not of these images",
+    )
 
 
 def _add_truth(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
     group = parser.add_argument_group("what is true")
     group.add_argument("--truth", type=Path, required=True, metavar="FILE", help="STAR, or for picks CSV")
-    group.add_argument("--where", type=_condition, action="append", default=[], metavar="COLUMN=VALUE", help="use only "
-                       "these rows of the truth, for instance one annotator's")
-    group.add_argument("--truth-scale", type=common.positive_float, default=1.0, metavar="FACTOR", help="from the truth's "
-                       "pixels to those that were worked on, for instance 0.5 after downsampling by 2")
+    group.add_argument(
+        "--where",
+        type=_condition,
+        action="append",
+        metavar="COLUMN=VALUE",
+        help="use only these rows of the truth, for instance one annotator's",
+    )
+    group.add_argument(
+        "--truth-scale",
+        type=common.positive_float,
+        default=1.0,
+        metavar="FACTOR",
+        help="from the truth's pixels to those that were worked on, for instance 0.5 after downsampling by 2",
+    )
     return group
 
 

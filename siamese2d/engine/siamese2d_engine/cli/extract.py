@@ -23,18 +23,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     size.add_argument("--box", type=common.positive_int, required=True, metavar="PX",
                       help="width of the box in micrograph pixels, even; 1.5 to 2 times the particle's diameter")
     size.add_argument("--downsample", type=common.positive_float, default=Settings.factor, metavar="F",
-                      help="new pixel size / old pixel size, by cropping in Fourier space; classification is fast at 4 to 6 "
-                      "angstroms per pixel")
+                      help="new pixel size / old pixel size, by cropping in Fourier space; classification is fast at 4 "
+                      "to 6 angstroms per pixel")
     size.add_argument("--edge", choices=EDGES, default=Settings.edge,
-                      help="boxes that reach over the edge of the micrograph: leave them out, or pad them with the mean of "
-                      "their background")
+                      help="boxes that reach over the edge of the micrograph: leave them out, or pad them with the "
+                      "mean of their background")
     contrast = parser.add_argument_group("contrast")
     contrast.add_argument("--invert", action=argparse.BooleanOptionalAction, default=Settings.invert,
                           help="multiply by -1: for micrographs as recorded, where particles are dark; training and "
                           "classification want bright particles")
     contrast.add_argument("--normalize", action=argparse.BooleanOptionalAction, default=Settings.normalize,
                           help="scale each image so that its background has mean 0 and standard deviation 1")
-    contrast.add_argument("--background-radius", type=common.positive_float, default=Settings.background_radius, metavar="R",
+    contrast.add_argument("--background-radius", type=common.positive_float, default=Settings.background_radius,
+                          metavar="R",
                           help="background is what lies further from the centre: a fraction of half the box up to 1, "
                           "micrograph pixels above; enlarge it when particles fill the box")
     contrast.add_argument("--ramp", action=argparse.BooleanOptionalAction, default=Settings.ramp,

@@ -16,14 +16,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     common.add_micrographs(parser.add_argument_group("input"))
     model = parser.add_argument_group("normalization")
     model.add_argument("--method", choices=METHODS, default="joint",
-                       help="joint: one mixture for the whole set and a gain for each micrograph; each: a mixture for each "
-                       "micrograph, for streams and for images with unlike offsets; affine: mean and standard deviation")
+                       help="joint: one mixture for the whole set and a gain for each micrograph; each: a mixture for "
+                       "each micrograph, for streams and for images with unlike offsets; affine: mean and standard "
+                       "deviation")
     model.add_argument("--fit-pixels", type=common.positive_int, default=Settings.fit_pixels, metavar="N",
                        help="pixels of each micrograph to fit; all pixels are scaled. Seldom to be changed")
     size = parser.add_argument_group("size")
     size.add_argument("--downsample", type=common.positive_float, default=Settings.factor, metavar="F",
-                      help="new pixel size / old pixel size, by cropping in Fourier space; picking is fast and accurate at "
-                      "4 to 8 angstroms per pixel")
+                      help="new pixel size / old pixel size, by cropping in Fourier space; picking is fast and "
+                      "accurate at 4 to 8 angstroms per pixel")
     common.add_run_arguments(parser, device=False)
 
 

@@ -45,7 +45,9 @@ class PickScores:
         return asdict(self)
 
 
-def score_picks(picks: list[np.ndarray], scores: list[np.ndarray], truths: list[np.ndarray], radius: float) -> PickScores:
+def score_picks(
+    picks: list[np.ndarray], scores: list[np.ndarray], truths: list[np.ndarray], radius: float
+) -> PickScores:
     """Match picks to true particles in each micrograph, then rank all picks together.
 
     Parameters

@@ -99,8 +99,10 @@ def _evaluate_picks(
     if not any(map(len, true)):
         raise InputError(f"{truth_path}: no true particle lies in the micrographs of {micrographs}. Check their names.")
     if not any(map(len, found)):
-        raise InputError(f"{coordinates}: no pick lies in the scored micrographs (their first is '{keys[0]}', the picks' "
-                         f"first is '{picks[MICROGRAPH].iloc[0]}'). Give picks of the same micrographs.")
+        raise InputError(
+            f"{coordinates}: no pick lies in the scored micrographs (their first is '{keys[0]}', the picks' "
+            f"first is '{picks[MICROGRAPH].iloc[0]}'). Give picks of the same micrographs."
+        )
     scores = score_picks(
         [group[COORDINATES].to_numpy(float) for group in found],
         [group["score"].to_numpy(float) for group in found],
@@ -186,28 +188,44 @@ def _evaluate_classes(
 
 
 def _picks_table(result: dict) -> str:
-    return _aligned([
-        ("micrographs", result["micrographs"]),
-        ("true particles", result["particles"]),
-        ("picks", result["picks"]),
-        ("average precision", _number(result["average_precision"])),
-        ("best F1", f"{_number(result['best_f1'])} (precision {_number(result['best_precision'])}, recall "
-                    f"{_number(result['best_recall'])}, at score {_number(result['best_threshold'])})"),
-        ("F1 of all picks", f"{_number(result['f1'])} (precision {_number(result['precision'])}, recall "
-                            f"{_number(result['recall'])})"),
-        ("centre error", f"{_number(result['median_error'], 2)} px median, {_number(result['rms_error'], 2)} px rms"),
-    ])
+    return _aligned(
+        [
+            ("micrographs", result["micrographs"]),
+            ("true particles", result["particles"]),
+            ("picks", result["picks"]),
+            ("average precision", _number(result["average_precision"])),
+            (
+                "best F1",
+                f"{_number(result['best_f1'])} (precision {_number(result['best_precision'])}, recall "
+                f"{_number(result['best_recall'])}, at score {_number(result['best_threshold'])})",
+            ),
+            (
+                "F1 of all picks",
+                f"{_number(result['f1'])} (precision {_number(result['precision'])}, recall "
+                f"{_number(result['recall'])})",
+            ),
+            (
+                "centre error",
+                f"{_number(result['median_error'], 2)} px median, {_number(result['rms_error'], 2)} px rms",
+            ),
+        ]
+    )
 
 
 def _classes_table(result: dict) -> str:
-    summary = _aligned([
-        ("particles", f"{result['particles']} ({result['junk']} junk, {result['unassigned']} in no class)"),
-        ("classes", f"{result['classes']} ({result['smallest_class']} to {result['largest_class']} particles)"),
-        ("purity by species", _number(result["purity"])),
-        ("NMI, ARI", f"{_number(result['nmi'])}, {_number(result['ari'])}"),
-        ("junk", f"recall {_number(result['junk_recall'])}, precision {_number(result['junk_precision'])}"),
-        ("angular spread", f"{_number(result['spread'], 1)} deg, {_number(result['spread_mirror'], 1)} deg modulo mirror"),
-    ])
+    summary = _aligned(
+        [
+            ("particles", f"{result['particles']} ({result['junk']} junk, {result['unassigned']} in no class)"),
+            ("classes", f"{result['classes']} ({result['smallest_class']} to {result['largest_class']} particles)"),
+            ("purity by species", _number(result["purity"])),
+            ("NMI, ARI", f"{_number(result['nmi'])}, {_number(result['ari'])}"),
+            ("junk", f"recall {_number(result['junk_recall'])}, precision {_number(result['junk_precision'])}"),
+            (
+                "angular spread",
+                f"{_number(result['spread'], 1)} deg, {_number(result['spread_mirror'], 1)} deg modulo mirror",
+            ),
+        ]
+    )
     header = f"{'class':>5} {'size':>6} {'species':>7} {'purity':>6} {'spread':>6} {'mirror':>6}"
     rows = [
         f"{row['class']:>5} {row['size']:>6} {row['species'] or 'junk':>7} {_number(row['purity'], 2):>6} "

@@ -84,8 +84,11 @@ def read_classified(path: Path) -> pd.DataFrame:
 
 def read_true_particles(path: Path, where: dict[str, str], scale: float) -> pd.DataFrame:
     """Rows of the truth about images or places; see :func:`read_truth` for the arguments."""
-    table = _block(path, lambda block: {IMAGE, MICROGRAPH} & set(block), f"no rows with {IMAGE} or {MICROGRAPH}. Give a "
-                   "STAR file with the truth about particles.")
+    table = _block(
+        path,
+        lambda block: {IMAGE, MICROGRAPH} & set(block),
+        f"no rows with {IMAGE} or {MICROGRAPH}. Give a STAR file with the truth about particles.",
+    )
     table = filter_rows(table, where, path)
     if set(COORDINATES) <= set(table):
         table[COORDINATES] = numbers(table, COORDINATES, path) * scale
@@ -157,8 +160,10 @@ def match_particles(particles: pd.DataFrame, truth: pd.DataFrame, radius: float 
         raise InputError("Particles are matched to the truth by their coordinates here: pass --radius in pixels.")
     matched = _match_by_place(particles, truth, radius)
     if not (matched >= 0).any():
-        raise InputError(f"{paths[0]}: none of its particles lies within {radius:g} pixels of one in {paths[1]}. Check "
-                         "that both are of the same micrographs and in the same pixels (--truth-scale), and --radius.")
+        raise InputError(
+            f"{paths[0]}: none of its particles lies within {radius:g} pixels of one in {paths[1]}. Check "
+            "that both are of the same micrographs and in the same pixels (--truth-scale), and --radius."
+        )
     return matched
 
 
@@ -185,7 +190,7 @@ def _match_by_place(particles: pd.DataFrame, truth: pd.DataFrame, radius: float)
 
 
 def true_species(truth: pd.DataFrame, matched: np.ndarray, path: Path) -> np.ndarray:
-    """Species ``(n,)`` of matched particles; 0 (junk) for the others; 1 for all matched where the truth has no species."""
+    """Species ``(n,)`` of matched particles, 1 for all where the truth has none; 0 (junk) for the unmatched."""
     species = numbers(truth, [SPECIES], path)[:, 0].astype(int) if SPECIES in truth else np.ones(len(truth), dtype=int)
     return np.where(matched >= 0, species[matched], 0)
 

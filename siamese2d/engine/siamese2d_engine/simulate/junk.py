@@ -66,7 +66,9 @@ class CarbonEdge:
         image += film * (self.strength + self.texture * rough) - self.strength * torch.exp(-(((depth - 5) / 3) ** 2))
 
 
-def random_ice(count: int, height: int, width: int, radii: tuple[float, float], rng: np.random.Generator) -> list[IceBlob]:
+def random_ice(
+    count: int, height: int, width: int, radii: tuple[float, float], rng: np.random.Generator
+) -> list[IceBlob]:
     """Ice crystals at random places; `radii` bound their size in pixels."""
     return [
         IceBlob(

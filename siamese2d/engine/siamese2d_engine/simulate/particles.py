@@ -186,7 +186,9 @@ class ParticleRenderer:
         towards, distance = rng.uniform(0, 2 * np.pi), rng.uniform(0.8, 1.1) * self.radius
         places = distance * np.array([[np.cos(towards), np.sin(towards)], [-np.cos(towards), -np.sin(towards)]])
         volumes = [self.volumes[i] for i in rng.integers(len(self.volumes), size=2)]
-        slices = [volume.slices(rotation[None], self.box, self.pixel_size) for volume, rotation in zip(volumes, rotations)]
+        slices = [
+            volume.slices(rotation[None], self.box, self.pixel_size) for volume, rotation in zip(volumes, rotations)
+        ]
         return (torch.cat(slices) * shift_ramp(places, self.box)).sum(dim=0)
 
     def _noisy(self, rows: np.ndarray, generator: torch.Generator) -> Tensor:
@@ -205,7 +207,9 @@ class ParticleRenderer:
         kind = JUNK_KINDS[self.truth.junk[row]] if self.truth.junk[row] >= 0 else None
         rng = np.random.default_rng([self.seed, 6, row])
         if kind == "ice":
-            for blob in random_ice(int(rng.integers(1, 4)), self.box, self.box, (0.15 * self.radius, 0.6 * self.radius), rng):
+            for blob in random_ice(
+                int(rng.integers(1, 4)), self.box, self.box, (0.15 * self.radius, 0.6 * self.radius), rng
+            ):
                 blob.paint(image)
         elif kind == "edge":
             edge = random_carbon(self.box, self.box, rng)

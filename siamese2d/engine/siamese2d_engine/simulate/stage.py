@@ -87,8 +87,15 @@ def simulate_micrographs_to(
         If particles are too large for the micrographs, or a map can't be read.
     """
     parameters = {
-        "micrographs": micrographs, "size": size, "pixel_size": pixel_size, "species": species, "diameter": diameter,
-        "particles_per_micrograph": particles_per_micrograph, "snr": snr, "labels": labels, "seed": seed,
+        "micrographs": micrographs,
+        "size": size,
+        "pixel_size": pixel_size,
+        "species": species,
+        "diameter": diameter,
+        "particles_per_micrograph": particles_per_micrograph,
+        "snr": snr,
+        "labels": labels,
+        "seed": seed,
     }
     if not volume_paths:
         _check_room(size, diameter, pixel_size)
@@ -108,7 +115,7 @@ def simulate_micrographs_to(
         for index in progress(range(micrographs), "simulate"):
             if len(plans[index].positions) < particles_per_micrograph:
                 run.warn(
-                    f"{names[index]}: room for {len(plans[index].positions)} of {particles_per_micrograph} particles only."
+                    f"{names[index]}: room for {len(plans[index].positions)} of {particles_per_micrograph} particles."
                 )
             if not paths[index].exists():
                 generator = noise_generator(seed, index)
@@ -116,11 +123,14 @@ def simulate_micrographs_to(
                 write_mrc(paths[index], image.numpy(), pixel_size)
         _write_micrograph_tables(run, plans, paths, pixel_size, labels, seed)
         run.results["particles"] = sum(len(plan.positions) for plan in plans)
-        write_json(run.path("simulation.json"), {
-            **parameters,
-            "species": _species_summary(volumes),
-            "micrographs": _micrograph_summary(plans, names),
-        })
+        write_json(
+            run.path("simulation.json"),
+            {
+                **parameters,
+                "species": _species_summary(volumes),
+                "micrographs": _micrograph_summary(plans, names),
+            },
+        )
 
 
 def simulate_particles_to(
@@ -169,10 +179,20 @@ def simulate_particles_to(
         If the box is too small, or a map can't be read.
     """
     if box < SMALLEST_BOX:
-        raise InputError(f"--box {box}: images of less than {SMALLEST_BOX} pixels show no particle. Make the box larger.")
+        raise InputError(
+            f"--box {box}: images of less than {SMALLEST_BOX} pixels show no particle. Make the box larger."
+        )
     parameters = {
-        "particles": particles, "box": box, "pixel_size": pixel_size, "species": species, "snr": snr,
-        "max_shift": max_shift, "ctf": ctf, "junk": junk, "noise": "coloured" if coloured else "white", "seed": seed,
+        "particles": particles,
+        "box": box,
+        "pixel_size": pixel_size,
+        "species": species,
+        "snr": snr,
+        "max_shift": max_shift,
+        "ctf": ctf,
+        "junk": junk,
+        "noise": "coloured" if coloured else "white",
+        "seed": seed,
     }
     with Run(out, "simulate particles", parameters, volume_paths, overwrite) as run:
         if run.finished:
@@ -198,7 +218,7 @@ def _check_room(size: int, diameter: float, pixel_size: float) -> None:
     box = particle_box(diameter, pixel_size)
     if 2 * box > size:
         raise InputError(
-            f"Particles in boxes of {box} pixels do not fit well into micrographs of {size} pixels. Make the micrographs "
+            f"Particles in boxes of {box} pixels do not fit well into micrographs of {size} pixels. Make the images "
             "larger (--size), the pixels larger (--pixel-size), or the particles smaller (--diameter)."
         )
 
@@ -251,15 +271,17 @@ def _write_micrograph_tables(
 
 def _truth_rows(path: Path, plan: MicrographPlan) -> pd.DataFrame:
     count = len(plan.positions)
-    return pd.DataFrame({
-        "rlnMicrographName": str(path),
-        "rlnCoordinateX": plan.positions[:, 0],
-        "rlnCoordinateY": plan.positions[:, 1],
-        "siamese2dSpecies": plan.species + 1,
-        **_angle_columns(plan.angles),
-        **{name: np.repeat(values, count) for name, values in defocus_columns(plan.ctf).items()},
-        "rlnOpticsGroup": 1,
-    })
+    return pd.DataFrame(
+        {
+            "rlnMicrographName": str(path),
+            "rlnCoordinateX": plan.positions[:, 0],
+            "rlnCoordinateY": plan.positions[:, 1],
+            "siamese2dSpecies": plan.species + 1,
+            **_angle_columns(plan.angles),
+            **{name: np.repeat(values, count) for name, values in defocus_columns(plan.ctf).items()},
+            "rlnOpticsGroup": 1,
+        }
+    )
 
 
 def _labelled(truth: pd.DataFrame, labels: int, rng: np.random.Generator) -> pd.DataFrame:
@@ -280,7 +302,9 @@ def _write_stack(path: Path, renderer: ParticleRenderer, pixel_size: float) -> N
     shape = (len(renderer.truth), renderer.box, renderer.box)
     with atomic_path(path) as partial:
         with mrcfile.new_mmap(partial, shape=shape, mrc_mode=2, overwrite=True) as file:
-            for start, images in progress(renderer.chunks(), "simulate", -(-len(renderer.truth) // CHUNK), unit="chunk"):
+            for start, images in progress(
+                renderer.chunks(), "simulate", -(-len(renderer.truth) // CHUNK), unit="chunk"
+            ):
                 file.data[start : start + len(images)] = images
             file.set_image_stack()
             file.voxel_size = pixel_size
@@ -289,12 +313,14 @@ def _write_stack(path: Path, renderer: ParticleRenderer, pixel_size: float) -> N
 
 def _write_particle_tables(run: Run, truth: ParticleTruth, stack: Path, box: int, pixel_size: float) -> None:
     optics = optics_table(rlnImagePixelSize=pixel_size, rlnImageSize=box, rlnImageDimensionality=2)
-    table = pd.DataFrame({
-        "rlnImageName": [f"{number:06d}@{stack}" for number in range(1, len(truth) + 1)],
-        "rlnMicrographName": [f"simulated_{number + 1:03d}.mrc" for number in truth.micrographs],
-        **({} if truth.ctf is None else defocus_columns(truth.ctf)),
-        "rlnOpticsGroup": 1,
-    })
+    table = pd.DataFrame(
+        {
+            "rlnImageName": [f"{number:06d}@{stack}" for number in range(1, len(truth) + 1)],
+            "rlnMicrographName": [f"simulated_{number + 1:03d}.mrc" for number in truth.micrographs],
+            **({} if truth.ctf is None else defocus_columns(truth.ctf)),
+            "rlnOpticsGroup": 1,
+        }
+    )
     write_star(run.path("particles.star"), {"optics": optics, "particles": table})
     origins = -truth.shifts * pixel_size
     known = table.assign(

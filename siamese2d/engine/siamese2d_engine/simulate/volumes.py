@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -93,7 +94,11 @@ def _envelope(shape: str, rng: np.random.Generator) -> tuple[np.ndarray, np.ndar
         spheres += [(0.32, 0.06, 0.04, 0.24), (-0.33, 0.20, -0.06, 0.12), (0.00, -0.15, 0.14, 0.11)]
     else:
         spheres = [(0, 0, 0, 0.21)]
-        for length, end, towards in ((0.42, 0.20, (1, 0.1, 0.2)), (0.36, 0.15, (-0.6, 0.9, 0.1)), (0.30, 0.12, (-4, -7, -8))):
+        for length, end, towards in (
+            (0.42, 0.20, (1, 0.1, 0.2)),
+            (0.36, 0.15, (-0.6, 0.9, 0.1)),
+            (0.30, 0.12, (-4, -7, -8)),
+        ):
             unit = np.array(towards) / np.linalg.norm(towards)
             spheres += [(*(length * part * unit), 0.13 + part * (end - 0.13)) for part in (0.4, 0.7, 1.0)]
     spheres = np.array(spheres, dtype=np.float64)
@@ -183,8 +188,11 @@ def read_volume(path: str | Path, default_voxel_size: float) -> Volume:
 
 def _read_map(path: Path) -> tuple[np.ndarray, float]:
     try:
-        with mrcfile.open(path, permissive=True) as file:
-            data, voxel_size = file.data, float(file.voxel_size.x)
+        with warnings.catch_warnings():
+            # Old programs leave marks of the format out; what matters is checked below.
+            warnings.simplefilter("ignore")
+            with mrcfile.open(path, permissive=True) as file:
+                data, voxel_size = file.data, float(file.voxel_size.x)
     except FileNotFoundError as error:
         raise InputError(f"{path}: the file does not exist. Check --volume.") from error
     except (OSError, ValueError) as error:

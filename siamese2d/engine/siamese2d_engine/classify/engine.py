@@ -1,0 +1,206 @@
+"""Joint alignment and classification: runs the schedule's passes and keeps the state between them."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+from siamese2d_engine.classify.averages import Spectra, Sums, estimate_spectra, wiener
+from siamese2d_engine.classify.balance import balanced_offsets
+from siamese2d_engine.classify.passes import PassSettings, PolarImages, Resolution, align, sum_poses
+from siamese2d_engine.classify.prepare import resolution
+from siamese2d_engine.classify.schedule import SHIFT_CYCLES, Step
+from siamese2d_engine.classify.search import Poses, shift_grid
+from siamese2d_engine.classify.split import divide_classes, divisions, replace_classes
+from siamese2d_engine.devices import seeded_generator
+
+# Numbers in the largest temporary array: fits a processor's cache, or keeps a GPU busy.
+CPU_ELEMENTS = 2**20
+GPU_ELEMENTS = 2**27
+# Fraction of the classes that one step may replace.
+REPLACED = 0.15
+# Rings that tell a class's variations apart: beyond them, noise prevails before the classes are complete.
+DIVISION_RINGS = 8
+# How softly candidates are ranked: a class that is this much less likely counts a factor e less.
+CANDIDATE_SOFTNESS = 4.0
+
+
+@dataclass
+class State:
+    """Everything that a pass needs from the one before.
+
+    Attributes
+    ----------
+    step
+        Passes done.
+    poses
+        Of ``n`` images.
+    averages
+        ``(count, rings, K)`` at `at`.
+    at
+        Resolution of the averages.
+    spectra
+        Noise and signal on the averages' rings.
+    offsets
+        Of the classes, ``(K,)``.
+    scores
+        Of each image in each class, ``(n, K)``.
+    history
+        One record for each pass.
+    """
+
+    step: int
+    poses: Poses
+    averages: Tensor
+    at: Resolution
+    spectra: Spectra
+    offsets: Tensor
+    scores: Tensor
+    history: list[dict] = field(default_factory=list)
+
+    @property
+    def classes(self) -> int:
+        return self.averages.shape[2]
+
+
+class Classifier:
+    """Aligns and classifies images.
+
+    Parameters
+    ----------
+    images
+        ``n`` of them.
+    steps
+        The schedule.
+    mirror
+        Whether an image and its mirror image may be in one class.
+    reach
+        Radius of the search for shifts around the box's centre, pixels.
+    seed
+        Of the random start and of directions in which to begin the search for variations.
+    device
+        Where to compute.
+    """
+
+    def __init__(
+        self, images: PolarImages, steps: list[Step], mirror: bool, reach: float, seed: int, device: torch.device
+    ):
+        self.images, self.steps, self.mirror, self.reach = images, steps, mirror, reach
+        self.seed, self.device = seed, device
+        self.elements = CPU_ELEMENTS if device.type == "cpu" else GPU_ELEMENTS
+        self.power = images.power.sum(0).to(device)
+
+    def start(self, labels: Tensor | None = None) -> State:
+        """Begin with classes of images turned at random.
+
+        Parameters
+        ----------
+        labels
+            Class of each image ``(n,)``; random if None.
+        """
+        n, classes = len(self.images), self.steps[0].classes
+        generator = seeded_generator(self.seed, 0)
+        if labels is None:
+            labels = torch.randperm(n, generator=generator) % classes
+        poses = Poses.empty(n, 1).relabelled(labels)
+        poses.psi[:, 0] = 2 * torch.pi * torch.rand(n, generator=generator)
+        return self._from_poses(0, poses, classes, resolution(self.images, self.steps[0].rings), None, [])
+
+    def run(self, state: State, after_pass: Callable[[State], None]) -> State:
+        """Do the passes that are left; `after_pass` is called with the state after each."""
+        while state.step < len(self.steps):
+            state = self._pass(state)
+            after_pass(state)
+        return state
+
+    def _pass(self, state: State) -> State:
+        step = self.steps[state.step]
+        before = state.poses.classes[:, 0]
+        state = self._reshaped(state, step)
+        at = resolution(self.images, step.rings)
+        if at != state.at:
+            state = self._from_poses(state.step, state.poses, state.classes, at, state.spectra, state.history, state)
+        following = self.steps[min(state.step + 1, len(self.steps) - 1)]
+        unit = SHIFT_CYCLES / (self.images.grid.step * at.rings) / step.fineness
+        settings = PassSettings(
+            search=at, sum=resolution(self.images, following.rings),
+            shifts=shift_grid(self.reach if step.wide else step.reach * unit, unit),
+            best=step.best, mirror=self.mirror, elements=self.elements,
+        )
+        n = len(self.images)
+        centres = torch.zeros(n, 2) if step.wide else state.poses.shifts[:, 0]
+        found = align(self.images, centres, state.averages, state.spectra.noise, state.offsets,
+                      self._candidates(state, step.candidates), settings)
+        spectra, averages = self._averages(found.sums, settings.sum, state.spectra)
+        offsets = balanced_offsets(found.scores, state.offsets.cpu()).to(self.device)
+        record = {
+            "pass": state.step + 1, "classes": state.classes, "rings": at.rings,
+            "frequency": float(self.images.grid.radii[at.rings - 1]),
+            "log_likelihood": float(found.poses.log_likelihood.double().mean()),
+            "confidence": float(found.poses.confidence.mean()),
+            "changed": float((found.poses.classes[:, 0] != before).float().mean()),
+        }
+        return State(state.step + 1, found.poses, averages, settings.sum, spectra, offsets, found.scores,
+                     [*state.history, record])
+
+    def _reshaped(self, state: State, step: Step) -> State:
+        """Divide or replace classes, where the step asks for it."""
+        grows = step.classes > state.classes
+        if not grows and not step.replace:
+            return state
+        at = resolution(self.images, min(step.rings, DIVISION_RINGS))
+        labels = state.poses.classes[:, 0]
+        poses = state.poses.relabelled(labels)
+        state = self._from_poses(state.step, poses, state.classes, at, state.spectra, state.history, state)
+        found = divisions(self.images, poses, state.averages, state.spectra, at,
+                          seeded_generator(self.seed, state.step + 1))
+        if grows:
+            labels = divide_classes(labels, found, step.classes)
+        else:
+            labels = replace_classes(labels, state.scores, found, REPLACED)
+            if torch.equal(labels, poses.classes[:, 0]):
+                return state
+        return self._from_poses(state.step, poses.relabelled(labels), step.classes, at, state.spectra, state.history)
+
+    def _from_poses(
+        self, step: int, poses: Poses, classes: int, at: Resolution, spectra: Spectra | None, history: list[dict],
+        old: State | None = None,
+    ) -> State:
+        """A state whose averages are summed from poses; offsets and scores are kept from `old` if given."""
+        sums = sum_poses(self.images, poses, classes, at, self.elements, self.device)
+        spectra, averages = self._averages(sums, at, spectra)
+        offsets = torch.zeros(classes, device=self.device) if old is None else old.offsets
+        scores = torch.zeros(len(self.images), classes) if old is None else old.scores
+        return State(step, poses, averages, at, spectra, offsets, scores, history)
+
+    def _averages(self, sums: Sums, at: Resolution, spectra: Spectra | None) -> tuple[Spectra, Tensor]:
+        """Averages, and the spectra that go with them."""
+        harmonics = at.harmonics(self.images.grid, self.device)
+        power = self.power[:at.rings]
+        if spectra is None or len(spectra.noise) < at.rings:
+            nothing = torch.zeros(at.count, at.rings, sums.classes, dtype=torch.complex64, device=self.device)
+            spectra = estimate_spectra(sums, nothing, power, harmonics)
+        spectra = spectra.first(at.rings)
+        for _ in range(2):
+            averages = wiener(sums, spectra)
+            spectra = estimate_spectra(sums, averages, power, harmonics)
+        return spectra, wiener(sums, spectra)
+
+    def _candidates(self, state: State, most: int) -> list[tuple[Tensor, Tensor]]:
+        """Who is compared with whom: the images of a class with the classes that these images like best."""
+        classes = state.classes
+        if most == 0 or most >= classes:
+            return [(torch.arange(len(self.images)), torch.arange(classes))]
+        labels = state.poses.classes[:, 0]
+        pairs = []
+        for number in range(classes):
+            members = (labels == number).nonzero()[:, 0]
+            if most == 1:
+                pairs.append((members, torch.tensor([number])))
+            elif len(members):
+                scores = state.scores[members] + state.offsets.cpu()
+                liking = torch.exp((scores - scores.amax(1, keepdim=True)) / CANDIDATE_SOFTNESS).sum(0)
+                liking[number] = torch.inf
+                pairs.append((members, liking.topk(most).indices.sort().values))
+        return [pair for pair in pairs if len(pair[0])]

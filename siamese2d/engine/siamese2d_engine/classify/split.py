@@ -1,0 +1,146 @@
+"""More classes out of fewer, and other classes in place of bad ones.
+
+Both divide a class along the main variation of its aligned members. What that would gain is measured as a difference of
+log-likelihoods of averages; dissolving a class loses what its members score less in their second best class.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from siamese2d_engine.classify.averages import Spectra
+from siamese2d_engine.classify.passes import PolarImages, Resolution, aligned_harmonics
+from siamese2d_engine.classify.search import Poses
+
+SMALLEST_CLASS = 4
+POWER_ITERATIONS = 20
+# A single image's loss counts up to this, so that a few odd ones do not keep a class alive.
+LARGEST_LOSS = 50.0
+
+
+@dataclass
+class Divisions:
+    """How each class would be divided.
+
+    Attributes
+    ----------
+    upper
+        True for images that would leave their class, ``(n,)``.
+    gains
+        Log-likelihood that dividing each class would gain, ``(K,)``.
+    """
+
+    upper: Tensor
+    gains: Tensor
+
+
+def divisions(
+    images: PolarImages, poses: Poses, averages: Tensor, spectra: Spectra, resolution: Resolution,
+    generator: torch.Generator,
+) -> Divisions:
+    """Divide each class at the median of its members' first principal component.
+
+    The residual of a member, ``CTF F - CTF^2 A``, is weighted by the noise on each ring, so that the component with
+    the most variance above the noise comes first.
+
+    Parameters
+    ----------
+    poses
+        The first of each image counts.
+    averages
+        ``(count, rings, K)`` at `resolution`.
+    spectra
+        Noise and signal, ``(rings,)``.
+    generator
+        Starts the power iteration.
+    """
+    harmonics = resolution.harmonics(images.grid, averages.device)
+    weight = images.pixels[:resolution.rings].to(averages.device) / spectra.noise
+    ratio = spectra.noise / spectra.signal
+    scale = torch.sqrt(weight * harmonics.multiplicity[:, None])
+    labels = poses.classes[:, 0]
+    result = Divisions(torch.zeros(len(images), dtype=torch.bool), torch.zeros(averages.shape[2]))
+    for number in range(averages.shape[2]):
+        members = (labels == number).nonzero()[:, 0]
+        if len(members) < SMALLEST_CLASS:
+            continue
+        aligned = aligned_harmonics(images, members, poses, 0, resolution, harmonics)
+        ctf2 = images.ctf2[members, :resolution.rings].to(averages.device)
+        residual = torch.view_as_real((aligned - ctf2[:, None] * averages[:, :, number]) * scale).flatten(1)
+        start = torch.randn(residual.shape[1], generator=generator).to(residual)
+        upper = upper_half(first_component(residual, start))
+        result.upper[members] = upper.cpu()
+
+        def likelihood(chosen: Tensor) -> Tensor:
+            power = ((aligned[chosen].sum(0) * scale).abs() ** 2).sum(0)
+            return 0.5 * (power / (ctf2[chosen].sum(0) + ratio)).sum()
+
+        gain = likelihood(upper) + likelihood(~upper) - likelihood(torch.ones_like(upper))
+        result.gains[number] = gain.cpu()
+    return result
+
+
+def first_component(rows: Tensor, start: Tensor) -> Tensor:
+    """Coordinates ``(n,)`` of `rows` ``(n, d)`` along the direction of largest variance, by power iteration."""
+    rows = rows - rows.mean(0)
+    direction = start
+    for _ in range(POWER_ITERATIONS):
+        direction = rows.T @ (rows @ direction)
+        direction = direction / direction.norm().clamp_min(1e-30)
+    return rows @ direction
+
+
+def upper_half(coordinates: Tensor) -> Tensor:
+    """True for the half of the coordinates above their median."""
+    upper = torch.zeros(len(coordinates), dtype=torch.bool, device=coordinates.device)
+    upper[coordinates.argsort(stable=True)[(len(coordinates) + 1) // 2:]] = True
+    return upper
+
+
+def divide_classes(labels: Tensor, found: Divisions, wanted: int) -> Tensor:
+    """New labels ``(n,)`` with the classes that gain most divided, until there are `wanted`."""
+    classes = len(found.gains)
+    sizes = torch.bincount(labels, minlength=classes)
+    gains = torch.where(sizes >= 2, found.gains, -torch.inf)
+    labels = labels.clone()
+    for new, old in enumerate(gains.argsort(descending=True, stable=True)[:wanted - classes].tolist(), start=classes):
+        labels[(labels == old) & found.upper] = new
+    return labels
+
+
+def replace_classes(labels: Tensor, scores: Tensor, found: Divisions, most: float) -> Tensor:
+    """Dissolve classes that others could stand in for, and divide those that gain more by it.
+
+    Parameters
+    ----------
+    labels
+        Present classes, ``(n,)``.
+    scores
+        Of each image in each class, ``(n, K)``.
+    found
+        Divisions of the present classes.
+    most
+        Fraction of the classes that may be replaced.
+
+    Returns
+    -------
+    Tensor
+        New labels; equal to the old ones when nothing gains.
+    """
+    classes = scores.shape[1]
+    own = scores.gather(1, labels[:, None])[:, 0]
+    second, substitute = scores.scatter(1, labels[:, None], -torch.inf).max(1)
+    losses = torch.zeros(classes).index_add_(0, labels, (own - second).nan_to_num(LARGEST_LOSS).clamp(0, LARGEST_LOSS))
+    new = labels.clone()
+    touched: set[int] = set()
+    least = losses.argsort(stable=True).tolist()
+    for divided in found.gains.argsort(descending=True, stable=True).tolist()[:int(most * classes)]:
+        dissolved = next((c for c in least if c not in touched and c != divided), None)
+        if dissolved is None or divided in touched or found.gains[divided] <= losses[dissolved]:
+            break
+        touched |= {divided, dissolved}
+        members = labels == dissolved
+        new[members] = substitute[members]
+        new[(labels == divided) & found.upper] = dissolved
+    return new

@@ -1,0 +1,61 @@
+"""``siamese2d-engine classify``."""
+
+import argparse
+from dataclasses import asdict
+from pathlib import Path
+
+from siamese2d_engine.classify.stage import Settings, classify_particles
+from siamese2d_engine.cli import common
+from siamese2d_engine.io.particles import read_particles
+from siamese2d_engine.runs import Run
+
+NAME = "classify"
+HELP = "Put particle images into aligned 2D classes."
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    inputs = parser.add_argument_group("input")
+    inputs.add_argument("--particles", type=Path, required=True, metavar="STAR", help="RELION STAR file; bright particles")
+    inputs.add_argument("--pixel-size", type=common.positive_float, metavar="A", help="angstroms per pixel, for STAR files "
+                        "and stacks that do not say")
+    inputs.add_argument("--model", type=Path, metavar="FILE", help="embedding.safetensors of train: its clusters are the "
+                        "starting classes, instead of random ones")
+    classes = parser.add_argument_group("classes")
+    classes.add_argument("--classes", type=common.positive_int, metavar="K", help="number of classes; by default one for "
+                         "every 100 particles, from 10 to 100")
+    classes.add_argument("--mirror", action=argparse.BooleanOptionalAction, default=Settings.mirror,
+                         help="put a view and its mirror image into one class and mark the mirrored members; turn off to "
+                         "keep opposite views apart, as RELION does")
+    images = parser.add_argument_group("images")
+    images.add_argument("--mask-diameter", type=common.positive_float, metavar="A", help="diameter of the particle with some "
+                        "margin for its shift; by default 0.8 of the box. Reduce it when neighbours show in the averages")
+    images.add_argument("--max-shift", type=common.positive_float, metavar="A", help="how far particles may lie from the centre "
+                        "of the box; by default 0.08 of the box. Enlarge it for imprecise coordinates")
+    images.add_argument("--max-resolution", type=common.positive_float, metavar="A", help="finest detail compared; by default "
+                        "what the particle's size and the pixel size allow")
+    images.add_argument("--ignore-ctf", action="store_true", help="do not correct for the CTF, for instance when the images "
+                        "were corrected before")
+    expert = parser.add_argument_group("expert")
+    expert.add_argument("--passes", type=common.positive_int, default=Settings.passes, help="passes at the last resolution; "
+                        "more when the last ones still change many classes")
+    expert.add_argument("--memory", type=common.positive_float, default=Settings.memory, metavar="GB",
+                        help="memory for the transformed images; beyond it they are kept in a file of the run's folder")
+    common.add_run_arguments(parser)
+
+
+def run(args: argparse.Namespace) -> None:
+    device = common.prepare(args)
+    settings = Settings(
+        classes=args.classes, mirror=args.mirror, mask_diameter=args.mask_diameter, max_shift=args.max_shift,
+        max_resolution=args.max_resolution, ignore_ctf=args.ignore_ctf, passes=args.passes, memory=args.memory,
+        seed=args.seed,
+    )
+    # How much memory may be used does not change the result.
+    parameters = {key: value for key, value in asdict(settings).items() if key != "memory"}
+    parameters |= {"pixel_size": args.pixel_size, "device": device.type}
+    inputs = [args.particles, *([args.model] if args.model else [])]
+    with Run(args.out, NAME, parameters, inputs, args.overwrite) as run:
+        if run.finished:
+            return
+        particles = read_particles(args.particles, args.pixel_size)
+        classify_particles(run, args.particles, particles, settings, args.model, device)
