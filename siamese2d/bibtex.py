@@ -1,0 +1,49 @@
+"""
+
+@article{Bepler2019,
+  title   = {Positive-unlabeled convolutional neural networks for particle picking in cryo-electron micrographs},
+  author  = {Bepler, Tristan and Morin, Andrew and Rapp, Micah and Brasch, Julia and Shapiro, Lawrence and Noble, Alex J. and Berger, Bonnie},
+  journal = {Nature Methods},
+  volume  = {16},
+  pages   = {1153-1160},
+  year    = {2019},
+  doi     = {http://dx.doi.org/10.1038/s41592-019-0575-8}
+}
+
+@inproceedings{Kiryo2017,
+  title     = {Positive-Unlabeled Learning with Non-Negative Risk Estimator},
+  author    = {Kiryo, Ryuichi and Niu, Gang and du Plessis, Marthinus C. and Sugiyama, Masashi},
+  booktitle = {Advances in Neural Information Processing Systems},
+  volume    = {30},
+  year      = {2017},
+  url       = {https://arxiv.org/abs/1703.00593}
+}
+
+@inproceedings{Chen2020,
+  title     = {A Simple Framework for Contrastive Learning of Visual Representations},
+  author    = {Chen, Ting and Kornblith, Simon and Norouzi, Mohammad and Hinton, Geoffrey},
+  booktitle = {Proceedings of the 37th International Conference on Machine Learning},
+  pages     = {1597-1607},
+  year      = {2020},
+  url       = {https://arxiv.org/abs/2002.05709}
+}
+
+@inproceedings{Hadsell2006,
+  title     = {Dimensionality Reduction by Learning an Invariant Mapping},
+  author    = {Hadsell, Raia and Chopra, Sumit and LeCun, Yann},
+  booktitle = {IEEE Conference on Computer Vision and Pattern Recognition},
+  pages     = {1735-1742},
+  year      = {2006},
+  doi       = {http://dx.doi.org/10.1109/CVPR.2006.100}
+}
+
+@inproceedings{Schroff2015,
+  title     = {FaceNet: A Unified Embedding for Face Recognition and Clustering},
+  author    = {Schroff, Florian and Kalenichenko, Dmitry and Philbin, James},
+  booktitle = {IEEE Conference on Computer Vision and Pattern Recognition},
+  pages     = {815-823},
+  year      = {2015},
+  doi       = {http://dx.doi.org/10.1109/CVPR.2015.7298682}
+}
+
+"""

@@ -1,0 +1,508 @@
+"""Between Scipion sets and the engine's STAR files.
+
+Every row carries the objId of its item in the column ``siamese2dItemId`` and is found again by it, never by position.
+"""
+
+import os
+
+import numpy as np
+
+import pyworkflow.object as pwobj
+from pwem.objects import Coordinate, CTFModel, Particle, Transform
+from pyworkflow.exceptions import ValidationException
+
+from siamese2d.constants import (ATTR_CLASS_SIZE, ATTR_CONFIDENCE, ATTR_QUALITY, ATTR_RESOLUTION, ATTR_SCORE, ITEM_ID)
+from siamese2d.star import readTable, writeTables
+
+MICROGRAPH = "rlnMicrographName"
+IMAGE = "rlnImageName"
+X, Y = "rlnCoordinateX", "rlnCoordinateY"
+CLASS = "rlnClassNumber"
+OPTICS_GROUP = "rlnOpticsGroup"
+
+
+# --------------------------- to the engine ----------------------------------------------
+def writeMicrographs(path, micrographs, ctfs=None):
+    """Write a set of micrographs as STAR with optics groups.
+
+    Parameters
+    ----------
+    path : str
+        STAR file to write.
+    micrographs : SetOfMicrographs
+        Disabled ones are left out.
+    ctfs : dict of str to CTFModel, optional
+        CTF by micrograph name. Micrographs without one get no CTF columns only if none has one; else they are left out.
+
+    Returns
+    -------
+    int
+        Number of micrographs written.
+    """
+    optics = _OpticsGroups("rlnMicrographPixelSize")
+    rows = []
+    for mic in _enabled(micrographs):
+        if ctfs and mic.getMicName() not in ctfs:
+            continue
+        row = {MICROGRAPH: mic.getFileName(), OPTICS_GROUP: optics.number(mic), ITEM_ID: mic.getObjId()}
+        rows.append({**row, **ctfToRow(ctfs[mic.getMicName()])} if ctfs else row)
+    writeTables(path, {"optics": optics.rows(), "micrographs": rows})
+    return len(rows)
+
+
+def writeCoordinates(path, coordinates, micrographs):
+    """Write coordinates in the pixels of `micrographs`, which may be other than those they were marked on.
+
+    Micrographs are the same if their names (``micName``) are, else if their ids are.
+
+    Parameters
+    ----------
+    path : str
+        STAR file to write.
+    coordinates : SetOfCoordinates
+        Centres, row 0 of the file being y = 0.
+    micrographs : SetOfMicrographs
+        Micrographs on which the engine will use them; coordinates of others are left out.
+
+    Returns
+    -------
+    int
+        Number of coordinates written.
+    """
+    scale = coordinateScale(coordinates, micrographs)
+    fileNames = _FileNames(micrographs)
+    rows = []
+    for coordinate in _enabled(coordinates):
+        fileName = fileNames.of(coordinate)
+        if fileName is not None:
+            x, y = exactPosition(coordinate)
+            rows.append({MICROGRAPH: fileName, X: x * scale, Y: y * scale, ITEM_ID: coordinate.getObjId()})
+    writeTables(path, {"coordinates": rows})
+    return len(rows)
+
+
+def writeParticles(path, particles, withCtf=True, micrographPixelSize=None):
+    """Write particles as STAR with optics groups, CTF, 2D alignment and class, as far as they have them.
+
+    Parameters
+    ----------
+    path : str
+        STAR file to write.
+    particles : SetOfParticles
+        Disabled ones are left out.
+    withCtf : bool
+        Write the CTF. Wrong for images whose phases were flipped, which no longer have this CTF.
+    micrographPixelSize : float, optional
+        Angstroms per pixel of the micrographs; with it, the particles' coordinates are written too.
+
+    Returns
+    -------
+    int
+        Number of particles written.
+    """
+    items = ((particle, particle.getClassId()) for particle in _enabled(particles))
+    return _writeParticleRows(path, particles, items, particles.hasAlignment2D(), withCtf, micrographPixelSize)
+
+
+def writeClassMembers(path, classes, withCtf=True, fewest=1):
+    """Write the particles of 2D classes, with the class they are in as ``rlnClassNumber`` and their alignment to it.
+
+    Parameters
+    ----------
+    path : str
+        STAR file to write.
+    classes : SetOfClasses2D
+        Disabled ones are left out.
+    withCtf : bool
+        Write the CTF.
+    fewest : int
+        Classes with fewer members are left out.
+
+    Returns
+    -------
+    int
+        Number of particles written.
+    """
+    members = [(cls.getObjId(), cls.hasAlignment2D(), [particle.clone() for particle in _enabled(cls)])
+               for cls in _enabled(classes)]
+    members = [(number, aligned, particles) for number, aligned, particles in members if len(particles) >= fewest]
+    items = ((particle, number) for number, _, particles in members for particle in particles)
+    aligned = bool(members) and all(aligned for _, aligned, _ in members)
+    return _writeParticleRows(path, classes.getImages(), items, aligned, withCtf, None)
+
+
+def _writeParticleRows(path, particles, items, aligned, withCtf, micrographPixelSize):
+    box = particles.getXDim()
+    optics = _OpticsGroups("rlnImagePixelSize", rlnImageSize=box, rlnImageDimensionality=2)
+    withCtf = withCtf and particles.hasCTF()
+    rows = []
+    for particle, classId in items:
+        index, fileName = particle.getLocation()
+        row = {IMAGE: f"{max(index, 1):06d}@{fileName}", OPTICS_GROUP: optics.number(particle),
+               ITEM_ID: particle.getObjId()}
+        if withCtf:
+            row.update(ctfToRow(particle.getCTF()))
+        if aligned:
+            row.update(transformToRow(particle.getTransform(), particle.getSamplingRate()))
+        if micrographPixelSize and particle.hasCoordinate():
+            row.update(_particleCoordinateRow(particle, micrographPixelSize))
+        if classId:
+            row[CLASS] = classId
+        rows.append(row)
+    writeTables(path, {"optics": optics.rows(), "particles": _withSameColumns(rows)})
+    return len(rows)
+
+
+def coordinateScale(coordinates, micrographs):
+    """Factor from the pixels that coordinates were marked in to those of other micrographs."""
+    return coordinates.getMicrographs().getSamplingRate() / micrographs.getSamplingRate()
+
+
+def farthestPosition(coordinates):
+    """Largest x and largest y among coordinates, in their own pixels."""
+    positions = np.array([coordinate.getPosition() for coordinate in coordinates])
+    return tuple(positions.max(axis=0).tolist())
+
+
+def exactPosition(coordinate):
+    """Position with its fraction of a pixel: Scipion stores whole pixels, and the rounding error beside them."""
+    x, y = coordinate.getPosition()
+    return (x - coordinate.getAttributeValue("xFrac", 0.0), y - coordinate.getAttributeValue("yFrac", 0.0))
+
+
+def setExactPosition(coordinate, x, y):
+    """Set a position that is not whole; the counterpart of `exactPosition`."""
+    coordinate.setPosition(round(x), round(y))
+    coordinate.xFrac = pwobj.Float(round(x) - x)
+    coordinate.yFrac = pwobj.Float(round(y) - y)
+
+
+def ctfToRow(ctf):
+    """Columns of a CTF: defocus in angstroms, angles in degrees."""
+    row = {"rlnDefocusU": float(ctf.getDefocusU()), "rlnDefocusV": float(ctf.getDefocusV()),
+           "rlnDefocusAngle": float(ctf.getDefocusAngle())}
+    if ctf.hasPhaseShift():
+        row["rlnPhaseShift"] = float(ctf.getPhaseShift())
+    return row
+
+
+def rowToCtf(row):
+    """CTF of a row, or None where it has none."""
+    if "rlnDefocusU" not in row:
+        return None
+    ctf = CTFModel()
+    ctf.setStandardDefocus(float(row["rlnDefocusU"]), float(row["rlnDefocusV"]), float(row.get("rlnDefocusAngle", 0)))
+    if "rlnPhaseShift" in row:
+        ctf.setPhaseShift(float(row["rlnPhaseShift"]))
+    return ctf
+
+
+def ctfsOfMicrographs(ctfs):
+    """CTF by micrograph name; fits that their program marked as failed are left out."""
+    return {ctf.getMicrograph().getMicName(): ctf.clone() for ctf in _enabled(ctfs) if not _isFailed(ctf)}
+
+
+def _isFailed(ctf):
+    wrong = CTFModel()
+    wrong.setWrongDefocus()
+    return ctf.getDefocusU() is None or ctf.getDefocusU() == wrong.getDefocusU()
+
+
+# --------------------------- alignment ---------------------------------------------------
+def alignmentMatrix(psi, originX, originY, flip, pixelSize):
+    """Scipion's 2D transform of RELION's alignment parameters.
+
+    The aligned image has content at ``x' = F R(psi) (x + origin)``, `x` measured from the box centre.
+
+    Parameters
+    ----------
+    psi : float
+        In-plane angle, degrees.
+    originX, originY : float
+        Shift before the rotation, angstroms.
+    flip : bool
+        Whether the result is mirrored in x (``F``).
+    pixelSize : float
+        Angstroms per pixel.
+
+    Returns
+    -------
+    ndarray
+        ``(4, 4)``, shifts in pixels. A mirrored image is turned over in space, so the third axis changes sign too and
+        the determinant stays 1.
+    """
+    angle = np.deg2rad(psi)
+    matrix = np.eye(4)
+    matrix[:2, :2] = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
+    matrix[:2, 3] = matrix[:2, :2] @ [originX / pixelSize, originY / pixelSize]
+    return np.diag([-1.0, 1.0, -1.0, 1.0]) @ matrix if flip else matrix
+
+
+def alignmentParameters(matrix, pixelSize):
+    """RELION's alignment parameters of a 2D transform; the inverse of `alignmentMatrix`.
+
+    Returns
+    -------
+    tuple
+        ``(psi, originX, originY, flip)`` in degrees and angstroms, psi between -180 and 180.
+    """
+    linear, shift = np.array(matrix)[:2, :2], np.array(matrix)[:2, 3]
+    flip = np.linalg.det(linear) < 0
+    if flip:
+        linear, shift = np.diag([-1, 1]) @ linear, np.diag([-1, 1]) @ shift
+    originX, originY = linear.T @ shift * pixelSize
+    return float(np.rad2deg(np.arctan2(linear[1, 0], linear[0, 0]))), float(originX), float(originY), bool(flip)
+
+
+def transformToRow(transform, pixelSize):
+    """Alignment columns of a 2D transform."""
+    psi, originX, originY, flip = alignmentParameters(transform.getMatrix(), pixelSize)
+    return {"rlnAnglePsi": psi, "rlnOriginXAngst": originX, "rlnOriginYAngst": originY, "rlnIsFlip": int(flip)}
+
+
+def rowToTransform(row, pixelSize):
+    """2D transform of a row's alignment columns."""
+    return Transform(matrix=alignmentMatrix(float(row["rlnAnglePsi"]), float(row["rlnOriginXAngst"]),
+                                            float(row["rlnOriginYAngst"]), bool(int(float(row.get("rlnIsFlip", 0)))),
+                                            pixelSize))
+
+
+# --------------------------- from the engine ---------------------------------------------
+def readMicrographs(path, original, output):
+    """Append the micrographs that the engine wrote to `output`, each with the id and properties of its original.
+
+    Parameters
+    ----------
+    path : str
+        The engine's ``micrographs.star``.
+    original : SetOfMicrographs
+        The set that was written for the engine.
+    output : SetOfMicrographs
+        Gets the sampling rate of the file and its micrographs.
+
+    Raises
+    ------
+    ValidationException
+        If the file's micrographs differ in pixel size; a set has only one.
+    """
+    rows = {int(row[ITEM_ID]): row for row in readTable(path, "micrographs")}
+    sizes = {float(row["rlnMicrographPixelSize"]) for row in readTable(path, "optics")}
+    if max(sizes) - min(sizes) > 1e-3 * min(sizes):
+        raise ValidationException(f"{path}: the micrographs differ in pixel size ({min(sizes):.4f} to {max(sizes):.4f} A). "
+                                  "Split the input set by micrograph size and run each part alone.")
+    output.setSamplingRate(min(sizes))
+    for mic in original:
+        if mic.getObjId() in rows:
+            written = mic.clone()
+            written.setFileName(rows[mic.getObjId()][MICROGRAPH])
+            written.setSamplingRate(min(sizes))
+            output.append(written)
+
+
+def readCoordinates(path, micrographStar, micrographs, output):
+    """Append picked coordinates to `output`, with their scores.
+
+    Parameters
+    ----------
+    path : str
+        The engine's ``coordinates.star``.
+    micrographStar : str
+        The table of micrographs that was written for the engine; it tells which id a file name stands for.
+    micrographs : SetOfMicrographs
+        The micrographs that were picked.
+    output : SetOfCoordinates
+        Set to fill.
+    """
+    idOf = {row[MICROGRAPH]: int(row[ITEM_ID]) for row in readTable(micrographStar, "micrographs")}
+    micrographOf = {mic.getObjId(): mic.clone() for mic in micrographs}
+    for row in readTable(path):
+        coordinate = Coordinate()
+        setExactPosition(coordinate, float(row[X]), float(row[Y]))
+        coordinate.setMicrograph(micrographOf[idOf[row[MICROGRAPH]]])
+        setattr(coordinate, ATTR_SCORE, pwobj.Float(float(row["rlnAutopickFigureOfMerit"])))
+        output.append(coordinate)
+
+
+def readParticles(path, coordinates, micrographs, output):
+    """Append extracted particles to `output`, each with the id of its coordinate, its CTF and its coordinate.
+
+    Parameters
+    ----------
+    path : str
+        The engine's ``particles.star``.
+    coordinates : SetOfCoordinates
+        The set that was written for the engine.
+    micrographs : SetOfMicrographs
+        The micrographs that the particles were cut from.
+    output : SetOfParticles
+        Gets the sampling rate of the file and its particles. Scipion's convention: a particle's coordinate is in the
+        particle's own pixels.
+    """
+    pixelSize = float(next(readTable(path, "optics"))["rlnImagePixelSize"])
+    output.setSamplingRate(pixelSize)
+    scale = coordinates.getMicrographs().getSamplingRate() / pixelSize
+    rows = {int(row[ITEM_ID]): row for row in readTable(path, "particles")}
+    acquisitions = {mic.getMicName(): mic.getAcquisition().clone() for mic in micrographs}
+    for coordinate in coordinates:
+        row = rows.get(coordinate.getObjId())
+        if row is not None:
+            output.append(_extractedParticle(row, coordinate, scale, pixelSize, acquisitions))
+
+
+def _extractedParticle(row, coordinate, scale, pixelSize, acquisitions):
+    particle = Particle()
+    particle.setObjId(coordinate.getObjId())
+    particle.setLocation(*imageLocation(row[IMAGE]))
+    particle.setSamplingRate(pixelSize)
+    particle.setCTF(rowToCtf(row))
+    particle.setMicId(coordinate.getMicId())
+    if coordinate.getMicName() in acquisitions:
+        particle.setAcquisition(acquisitions[coordinate.getMicName()])
+    x, y = exactPosition(coordinate)
+    scaled = coordinate.clone()
+    setExactPosition(scaled, x * scale, y * scale)
+    particle.setCoordinate(scaled)
+    return particle
+
+
+def readClasses(folder, classes):
+    """Fill a SetOfClasses2D from the engine's ``particles.star``, ``classes.star`` and ``classes.mrcs``.
+
+    Members get the 2D transform and the confidence; classes their average, size, resolution and quality.
+
+    Parameters
+    ----------
+    folder : str
+        The engine's folder.
+    classes : SetOfClasses2D
+        Its images must be the set that was written for the engine.
+
+    Returns
+    -------
+    int
+        Number of particles that are in no class.
+    """
+    rows = {int(row[ITEM_ID]): row for row in readTable(os.path.join(folder, "particles.star"), "particles")}
+    classRows = {int(row[CLASS]): row for row in readTable(os.path.join(folder, "classes.star"))}
+    pixelSize = classes.getImages().getSamplingRate()
+
+    def updateParticle(particle, _):
+        row = rows.get(particle.getObjId())
+        if row is None or int(row[CLASS]) not in classRows:
+            particle._appendItem = False
+            return
+        particle.setClassId(int(row[CLASS]))
+        particle.setTransform(rowToTransform(row, pixelSize))
+        setattr(particle, ATTR_CONFIDENCE, pwobj.Float(float(row["rlnMaxValueProbDistribution"])))
+
+    def updateClass(cls):
+        cls.setAlignment2D()
+        row = classRows[cls.getObjId()]
+        average = cls.getRepresentative()
+        average.setLocation(*imageLocation(row["rlnReferenceImage"]))
+        average.setSamplingRate(pixelSize)
+        setClassAttributes(cls, row)
+
+    classes.classifyItems(updateItemCallback=updateParticle, updateClassCallback=updateClass)
+    return sum(1 for row in rows.values() if int(row[CLASS]) not in classRows)
+
+
+def readAverages(folder, averages):
+    """Append the averages of the classes that have members, numbered as the classes, to a SetOfAverages."""
+    for row in readTable(os.path.join(folder, "classes.star")):
+        if int(float(row["siamese2dClassSize"])) == 0:
+            continue
+        average = Particle()
+        average.setObjId(int(row[CLASS]))
+        average.setClassId(int(row[CLASS]))
+        average.setLocation(*imageLocation(row["rlnReferenceImage"]))
+        setClassAttributes(average, row)
+        averages.append(average)
+
+
+def setClassAttributes(item, row):
+    """Set size, resolution (angstroms) and quality of a class on the class or on its average."""
+    setattr(item, ATTR_CLASS_SIZE, pwobj.Integer(int(float(row["siamese2dClassSize"]))))
+    setattr(item, ATTR_RESOLUTION, pwobj.Float(_finite(row["rlnEstimatedResolution"])))
+    setattr(item, ATTR_QUALITY, pwobj.Float(_finite(row["siamese2dQuality"])))
+
+
+def imageLocation(name):
+    """``(index, file)`` of RELION's ``index@file``."""
+    index, _, fileName = name.partition("@")
+    return int(index), fileName
+
+
+# --------------------------- inside ------------------------------------------------------
+class _OpticsGroups:
+    """Optics groups of images, found while their rows are written, numbered from 1 in order of appearance."""
+
+    def __init__(self, pixelSizeColumn, **common):
+        self._pixelSizeColumn = pixelSizeColumn
+        self._common = common
+        self._numbers = {}
+
+    def number(self, image):
+        acquisition = image.getAcquisition()
+        key = (_opticsName(acquisition), *(_acquisitionValues(acquisition).items()), float(image.getSamplingRate()))
+        return self._numbers.setdefault(key, len(self._numbers) + 1)
+
+    def rows(self):
+        return [self._row(key, number) for key, number in self._numbers.items()]
+
+    def _row(self, key, number):
+        name, *values, pixelSize = key
+        return {"rlnOpticsGroupName": name or f"opticsGroup{number}", OPTICS_GROUP: number, **dict(values),
+                self._pixelSizeColumn: pixelSize, **self._common}
+
+
+def _opticsName(acquisition):
+    # Imported movies and RELION's own sets carry the name of their optics group on the acquisition.
+    return acquisition.getAttributeValue("opticsGroupName", "") if acquisition is not None else ""
+
+
+def _acquisitionValues(acquisition):
+    if acquisition is None or acquisition.getVoltage() is None:
+        return {}
+    return {"rlnVoltage": float(acquisition.getVoltage()),
+            "rlnSphericalAberration": float(acquisition.getSphericalAberration() or 0),
+            "rlnAmplitudeContrast": float(acquisition.getAmplitudeContrast() or 0)}
+
+
+class _FileNames:
+    """File of the micrograph that a coordinate belongs to: by the micrograph's name, else by its id."""
+
+    def __init__(self, micrographs):
+        self._byName, self._byId = {}, {}
+        for mic in _enabled(micrographs):
+            self._byName[mic.getMicName()] = mic.getFileName()
+            self._byId[mic.getObjId()] = mic.getFileName()
+
+    def of(self, coordinate):
+        if coordinate.getMicName():
+            return self._byName.get(coordinate.getMicName())
+        return self._byId.get(coordinate.getMicId())
+
+
+def _particleCoordinateRow(particle, micrographPixelSize):
+    coordinate = particle.getCoordinate()
+    scale = particle.getSamplingRate() / micrographPixelSize
+    x, y = exactPosition(coordinate)
+    return {MICROGRAPH: coordinate.getMicName() or str(coordinate.getMicId()), X: x * scale, Y: y * scale}
+
+
+def _withSameColumns(rows):
+    # Joined sets may have the optional columns only on some items; a table must have them on all or on none.
+    if not rows:
+        return rows
+    common = [column for column in rows[0] if all(column in row for row in rows)]
+    return [{column: row[column] for column in common} for row in rows]
+
+
+def _enabled(items):
+    return (item for item in items.iterItems() if item.isEnabled())
+
+
+def _finite(text):
+    value = float(text)
+    return value if np.isfinite(value) else None

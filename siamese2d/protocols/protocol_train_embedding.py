@@ -1,0 +1,155 @@
+"""Training of the Siamese embedding."""
+
+import enum
+
+import pyworkflow.protocol.params as params
+
+from siamese2d.constants import TRAIN
+from siamese2d.convert import writeClassMembers, writeParticles
+from siamese2d.objects import EmbeddingModel, modelExists
+from siamese2d.protocols.protocol_base import EXPERT, Siamese2DProtBase, validateNotEmpty
+
+MODES = ["self-supervised", "contrastive", "triplet"]
+CONTRASTIVE, TRIPLET = MODES.index("contrastive"), MODES.index("triplet")
+NETWORKS = ["steerable", "original"]
+# What the engine needs at least: of particles, and of members of a class that triplets are drawn from.
+FEWEST_PARTICLES, FEWEST_MEMBERS = 20, 3
+CITATIONS = {"self-supervised": ["Chen2020"], "contrastive": ["Hadsell2006"], "triplet": ["Schroff2015"]}
+
+
+class TrainEmbeddingOutput(enum.Enum):
+    outputEmbedding = EmbeddingModel
+
+
+class Siamese2DProtTrainEmbedding(Siamese2DProtBase):
+    """Trains a network that puts similar particle images close together."""
+
+    _label = "train embedding"
+    _possibleOutputs = TrainEmbeddingOutput
+    STAGE = TRAIN
+
+    # --------------------------- DEFINE param functions --------------------------------
+    def _defineParams(self, form):
+        self._defineGpuParams(form)
+        form.addSection(label="Input")
+        form.addParam("mode", params.EnumParam, choices=MODES, default=0, label="What is similar",
+                      help="*self-supervised*: two views of one particle (turned, shifted, mirrored, with other noise); needs "
+                           "no classes and is the choice for new data.\n*contrastive*: rounds of clustering, pairs of one "
+                           "cluster being similar; choose it when classes differ in shape more than in orientation.\n"
+                           "*triplet*: members of classes that you have, such as a good selection of 2D classes.")
+        form.addParam("inputParticles", params.PointerParam, pointerClass="SetOfParticles", allowsNull=True, important=True,
+                      condition=f"mode != {TRIPLET}", label="Input particles",
+                      help="Extracted particles, bright on dark. Some thousands are enough.")
+        form.addParam("inputClasses", params.PointerParam, pointerClass="SetOfClasses2D", allowsNull=True, important=True,
+                      condition=f"mode == {TRIPLET}", label="Input classes",
+                      help="2D classes of any program, at least two. Select the good ones first.")
+        form.addParam("maskDiameter", params.FloatParam, default=-1, label="Mask diameter (Å)",
+                      help="Diameter of the soft circle around the centre that the network sees. -1 takes the whole box. Give "
+                           "a value a little larger than the particle when its neighbours reach into the box.")
+        form.addParam("network", params.EnumParam, choices=NETWORKS, default=0, expertLevel=EXPERT, label="Network",
+                      help="*steerable*: the same for every rotation and mirror image of a particle.\n*original*: the small "
+                           "convolutional network of the first Siamese recipe, to compare with it.")
+        form.addParam("clusters", params.IntParam, default=10, expertLevel=EXPERT, condition=f"mode == {CONTRASTIVE}",
+                      label="Clusters", help="Number of clusters of each round. Take about the number of classes that you "
+                                             "will ask for.")
+        form.addParam("rounds", params.IntParam, default=3, expertLevel=EXPERT, condition=f"mode == {CONTRASTIVE}",
+                      label="Rounds", help="How often clustering and training alternate. More than a few seldom help.")
+        form.addParam("epochs", params.IntParam, default=-1, expertLevel=EXPERT, label="Epochs",
+                      help="Passes over the particles (in each round). -1 chooses by the number of particles. Raise it when "
+                           "the curve of the viewer still falls at its end.")
+        form.addParam("startModel", params.PointerParam, pointerClass="EmbeddingModel", allowsNull=True, expertLevel=EXPERT,
+                      label="Start from embedding",
+                      help="Continue from a network trained before, e.g. to refine a self-supervised one on classes.")
+        self._defineSeedParam(form)
+        self._defineParallel(form)
+
+    # --------------------------- STEPS functions ---------------------------------------
+    def _convertInput(self):
+        path, withCtf = self.getInputPath("particles.star"), not self.getParticles().isPhaseFlipped()
+        if self.mode.get() == TRIPLET:
+            writeClassMembers(path, self.inputClasses.get(), withCtf, fewest=FEWEST_MEMBERS)
+        else:
+            writeParticles(path, self.inputParticles.get(), withCtf)
+
+    def _createOutput(self):
+        particles, report = self.getParticles(), self.getReport("training.json")
+        embedding = EmbeddingModel(filename=self.getStagePath("embedding.safetensors"), boxSize=particles.getXDim(),
+                                   pixelSize=particles.getSamplingRate(), mode=MODES[self.mode.get()],
+                                   summary=f"{report['particles']} particles, best of {len(report['epochs'])} epochs: "
+                                           f"{report['best_epoch']}")
+        self._defineOutputs(**{TrainEmbeddingOutput.outputEmbedding.name: embedding})
+        self._defineSourceRelation(self._inputPointer(), embedding)
+
+    # --------------------------- INFO functions ----------------------------------------
+    def _validateInputs(self):
+        label = "Input classes" if self.mode.get() == TRIPLET else "Input particles"
+        items = self._inputPointer().get()
+        if items is None:
+            return [f"*{label}*: choose the set to train on."]
+        errors = validateNotEmpty(label, items)
+        if not errors and self.mode.get() == TRIPLET and items.getSize() < 2:
+            errors.append("*Input classes*: one class gives no pair of different particles. Give two or more.")
+        start = self.startModel.get()
+        if start is not None and not modelExists(start):
+            errors.append(f"*Start from embedding*: its file {start.getFileName()} is gone. Train it again.")
+        particles = self.getParticles()
+        if not errors and particles.getSize() < FEWEST_PARTICLES:
+            errors.append(f"*{label}*: {particles.getSize()} particles are too few to train on (at least {FEWEST_PARTICLES}; "
+                          "hundreds to learn anything). Give more, or use an embedding trained before.")
+        return errors + validateMask(self.maskDiameter.get(), particles)
+
+    def _warnings(self):
+        lines = super()._warnings()
+        return lines + warnOtherScale("Start from embedding", self.startModel.get(), self.getParticles())
+
+    def _resultSummary(self):
+        return [str(self.outputEmbedding)]
+
+    def _methods(self):
+        return [f"A Siamese embedding was trained ({MODES[self.mode.get()]}) "
+                f"[{', '.join(CITATIONS[MODES[self.mode.get()]])}]."]
+
+    def _citations(self):
+        return CITATIONS[MODES[self.mode.get()]]
+
+    # --------------------------- UTILS functions ---------------------------------------
+    def getParticles(self):
+        """The particles of the input, whichever it is; None before it is chosen."""
+        items = self._inputPointer().get()
+        return items.getImages() if items is not None and self.mode.get() == TRIPLET else items
+
+    def _inputPointer(self):
+        return self.inputClasses if self.mode.get() == TRIPLET else self.inputParticles
+
+    def _engineArguments(self):
+        arguments = ["--particles", self.getInputPath("particles.star"), "--mode", self._choice("mode", MODES),
+                     "--network", self._choice("network", NETWORKS)]
+        if self.maskDiameter.get() > 0:
+            arguments += ["--mask-diameter", self.maskDiameter.get()]
+        if self.mode.get() == CONTRASTIVE:
+            arguments += ["--classes", self.clusters.get(), "--rounds", self.rounds.get()]
+        if self.epochs.get() > 0:
+            arguments += ["--epochs", self.epochs.get()]
+        if self.startModel.get() is not None:
+            arguments += ["--model", self.startModel.get().getFileName()]
+        return arguments
+
+
+def validateMask(diameter, particles):
+    """Errors for a mask diameter (angstroms, or -1) that is larger than the images."""
+    width = particles.getXDim() * particles.getSamplingRate()
+    if diameter <= width:
+        return []
+    return [f"*Mask diameter*: {diameter:.0f} Å is larger than the particle images ({width:.0f} Å). Give a smaller one, or -1."]
+
+
+def warnOtherScale(label, embedding, particles):
+    """A line when an embedding was trained on images of another size or pixel size: they will be scaled for it."""
+    if embedding is None or particles is None:
+        return []
+    trained = (embedding.getBoxSize(), embedding.getPixelSize())
+    present = (particles.getXDim(), particles.getSamplingRate())
+    if trained[0] == present[0] and abs(trained[1] / present[1] - 1) < 1e-3:
+        return []
+    return [f"*{label}*: it was trained on images of {trained[0]} px of {trained[1]:.3f} Å, the particles have {present[0]} px "
+            f"of {present[1]:.3f} Å. They are cut and scaled to match, as far as they can be."]

@@ -1,0 +1,1 @@
+"""Tests of the Scipion side; `scipion tests siamese2d` runs them."""

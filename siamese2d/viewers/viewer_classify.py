@@ -1,0 +1,106 @@
+"""Viewer of 2D classes."""
+
+import math
+
+from pyworkflow.protocol.params import IntParam
+
+from siamese2d.protocols import Siamese2DProtClassify
+from siamese2d.viewers.browser import Browser
+from siamese2d.viewers.class_files import (PARTICLES, count_unassigned, members_of, pixel_size_of, read_classes,
+                                           read_particle_classes)
+from siamese2d.viewers.plots.class_averages import by_size, plot_class_averages
+from siamese2d.viewers.plots.convergence import plot_convergence
+from siamese2d.viewers.plots.frc import THRESHOLD, plot_frc
+from siamese2d.viewers.plots.particle_gallery import plot_particle_gallery
+from siamese2d.viewers.viewer_base import StageViewer, figure_of
+
+HISTORY = {
+    "changed": "Share of the particles that changed class",
+    "confidence": "Mean confidence of the assignments",
+    "log_likelihood": "Mean log-likelihood of a particle",
+    "resolution": "Finest resolution that is used (Å)",
+    "classes": "Number of classes",
+}
+CLASSES_PER_PAGE, MEMBERS_PER_PAGE = 40, 50
+
+
+class Siamese2DClassifyViewer(StageViewer):
+    """Class averages, their members and resolution, and how the classification converged."""
+
+    _label = "viewer classify 2D"
+    _targets = [Siamese2DProtClassify]
+    PLOTS = {
+        "showAverages": (
+            "Class averages",
+            "The largest class first, with the number of its particles, its share and its resolution."),
+        "showMembers": (
+            "Members of a class",
+            "Its particles, rotated and shifted onto the average, the least certain first: wrong ones stand "
+            "there."),
+        "showFrc": (
+            "Fourier ring correlation",
+            "Agreement between averages of two halves of each class; the resolution is read where it falls below "
+            "0.143."),
+        "showConvergence": (
+            "Convergence",
+            "Few particles still change their class at the end of a run that was long enough."),
+    }
+
+    def _defineChoices(self, form):
+        form.addParam("classNumber", IntParam, default=-1, label="Class",
+                      help="Number in the corner of its average. Its members are shown, and its curve is coloured. -1 "
+                           "is the largest class.")
+
+    def _showAverages(self):
+        classes = read_classes(self.folder)
+        unassigned = count_unassigned(self.folder)
+
+        def draw(page, figure):
+            plot_class_averages(classes.averages, classes.sizes, classes.resolutions, numbers=classes.numbers,
+                                unassigned=unassigned, pixel_size=classes.pixel_size, first=page * CLASSES_PER_PAGE,
+                                count=CLASSES_PER_PAGE, figure=figure)
+
+        plotter = self.window("class averages")
+        Browser(figure_of(plotter), math.ceil(len(classes.sizes) / CLASSES_PER_PAGE), draw)
+        return plotter
+
+    def _showMembers(self):
+        number = self._chosenClass()
+        folder, pixel_size = self.folder, pixel_size_of(self.folder)
+        members = members_of(read_particle_classes(folder), number, folder.file(PARTICLES), pixel_size or 1.0)
+        total = len(members.names)
+        # A missing stack is told before a window opens.
+        members.images(folder, 0, 1)
+
+        def draw(page, figure):
+            first = page * MEMBERS_PER_PAGE
+            images = members.images(folder, first, MEMBERS_PER_PAGE)
+            captions = [_percent(value) for value in members.confidence[first:first + MEMBERS_PER_PAGE]]
+            plot_particle_gallery(images, range(first + 1, first + 1 + len(images)), total,
+                                  f"Members of class {number}", "aligned, the least certain first", captions,
+                                  pixel_size, min(MEMBERS_PER_PAGE, total), figure)
+
+        plotter = self.window(f"class {number}")
+        Browser(figure_of(plotter), math.ceil(total / MEMBERS_PER_PAGE), draw)
+        return plotter
+
+    def _showFrc(self):
+        report = self.folder.read_json("classification.json")
+        chosen = [self._chosenClass()]
+        return self.plot("FRC", lambda figure: plot_frc(
+            report.get("frc") or [], chosen, report.get("frc_threshold", THRESHOLD), figure))
+
+    def _showConvergence(self):
+        history = [{**record, "resolution": 1 / record["frequency"] if record.get("frequency") else None}
+                   for record in self.folder.read_json("classification.json").get("history") or []]
+        return self.plot("convergence", lambda figure: plot_convergence(history, HISTORY, figure))
+
+    def _chosenClass(self):
+        if self.classNumber.get() > 0:
+            return self.classNumber.get()
+        classes = read_classes(self.folder)
+        return int(classes.numbers[by_size(classes.sizes)[0]])
+
+
+def _percent(confidence):
+    return f"{confidence:.0%}" if math.isfinite(confidence) else ""
