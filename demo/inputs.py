@@ -1,0 +1,145 @@
+"""What the demo starts from: simulated micrographs with their truth, or a person's own."""
+
+import csv
+import random
+import re
+import subprocess
+from dataclasses import dataclass, field
+from pathlib import Path
+
+TRAINING_LABELS = 100
+IMAGE_ENDINGS = (".mrc", ".tif", ".tiff", ".png", ".jpg", ".jpeg")
+SIMULATION = {"micrographs": 12, "size": 1024, "particles-per-micrograph": 110, "species": 3, "labels": TRAINING_LABELS,
+              "pixel-size": 3.5, "diameter": 150}
+
+
+@dataclass(frozen=True)
+class DemoInput:
+    """Input of the chain.
+
+    Attributes
+    ----------
+    pattern : str
+        Glob pattern of the micrographs.
+    pixel_size : float
+        Angstroms per pixel.
+    labels : Path
+        Coordinates to train the picker with (STAR or CSV).
+    diameter : float
+        Particle diameter in angstroms; 0 asks the picker to estimate it.
+    test_micrographs : list of str
+        Stems of the micrographs that no label comes from.
+    truths : dict of str to Path
+        Coordinates to measure the picks against, by the name of who marked them.
+    species_truth : Path or None
+        Table with species and orientations, for simulated particles only.
+    """
+
+    pattern: str
+    pixel_size: float
+    labels: Path
+    diameter: float
+    test_micrographs: list[str]
+    truths: dict[str, Path] = field(default_factory=dict)
+    species_truth: Path | None = None
+
+
+def simulated(engine: str, folder: Path) -> DemoInput:
+    """Simulate micrographs with the engine, unless the folder holds them already."""
+    arguments = [str(part) for name, value in SIMULATION.items() for part in (f"--{name}", value)]
+    subprocess.run([engine, "simulate", "micrographs", "--out", str(folder), *arguments], check=True)
+    labels = folder / "training_coordinates.star"
+    names = sorted(path.stem for path in (folder / "micrographs").glob("*.mrc"))
+    truth = folder / "truth.star"
+    return DemoInput(
+        pattern=str(folder / "micrographs" / "*.mrc"),
+        pixel_size=SIMULATION["pixel-size"],
+        labels=labels,
+        diameter=SIMULATION["diameter"],
+        test_micrographs=[name for name in names if not _names(labels, name)],
+        truths={"truth": truth},
+        species_truth=truth,
+    )
+
+
+def own(data: Path, pixel_size: float | None, coordinates: Path | None, diameter: float, folder: Path) -> DemoInput:
+    """A person's own micrographs and labels.
+
+    Labels are drawn from the first half of the micrographs (by name); the others are for measuring. With a column
+    `annotator`, the first annotator's labels train, and the picks are measured against each annotator.
+    """
+    images = sorted(path for path in data.iterdir() if path.suffix.lower() in IMAGE_ENDINGS)
+    if not images:
+        raise SystemExit(f"DATA={data}: no micrographs there ({', '.join(IMAGE_ENDINGS)}).")
+    endings = sorted({path.suffix for path in images})
+    if len(endings) > 1:
+        raise SystemExit(f"DATA={data}: micrographs of several types ({', '.join(endings)}). Keep one type in the folder.")
+    coordinates = coordinates or _find_coordinates(data)
+    rows = _read_csv(coordinates)
+    stems = [path.stem for path in images]
+    training = stems[: max(1, len(stems) // 2)]
+    annotators = list(dict.fromkeys(row.get("annotator", "") for row in rows))
+    candidates = [row for row in rows if row["micrograph"] in training and row.get("annotator", "") == annotators[0]]
+    if not candidates:
+        raise SystemExit(f"COORDINATES={coordinates}: no labels on {training[0]} to {training[-1]}. The picker is trained on "
+                         "the first half of the micrographs by name; mark some particles there.")
+    random.Random(0).shuffle(candidates)
+    folder.mkdir(parents=True, exist_ok=True)
+    test = [stem for stem in stems if stem not in training] or training
+    return DemoInput(
+        pattern=str(data / f"*{endings[0]}"),
+        pixel_size=_pixel_size(pixel_size, images[0]),
+        labels=_write_csv(folder / "labels.csv", candidates[:TRAINING_LABELS]),
+        diameter=diameter,
+        test_micrographs=test,
+        truths={name or "your labels": _write_csv(folder / f"truth_{name or 'all'}.csv", [
+            row for row in rows if row.get("annotator", "") == name and row["micrograph"] in test]) for name in annotators},
+    )
+
+
+def _names(star: Path, stem: str) -> bool:
+    """Whether a STAR file mentions this micrograph."""
+    return re.search(rf"\b{re.escape(stem)}\b", star.read_text()) is not None
+
+
+def _find_coordinates(data: Path) -> Path:
+    found = sorted([*data.glob("*.csv"), *data.parent.glob("*.csv")])
+    if not found:
+        raise SystemExit(f"DATA={data}: no coordinates found. Pass COORDINATES=FILE, a CSV file with the columns micrograph, "
+                         "x, y (pixels of the micrographs, row 0 on top) and about 100 marked particles.")
+    return found[0]
+
+
+def _read_csv(path: Path) -> list[dict]:
+    if not path.is_file():
+        raise SystemExit(f"COORDINATES={path}: the file does not exist.")
+    with open(path, newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    if not rows or not {"micrograph", "x", "y"} <= set(rows[0]):
+        raise SystemExit(f"COORDINATES={path}: needs a first line with the columns micrograph, x, y, and a row per particle.")
+    return [{**row, "micrograph": _stem(row["micrograph"])} for row in rows]
+
+
+def _stem(name: str) -> str:
+    """Name of a micrograph without folder and image ending; other dots belong to the name."""
+    path = Path(name)
+    return path.stem if path.suffix.lower() in IMAGE_ENDINGS else path.name
+
+
+def _write_csv(path: Path, rows: list[dict]) -> Path:
+    with open(path, "w", newline="") as stream:
+        writer = csv.DictWriter(stream, fieldnames=list(rows[0]) if rows else ["micrograph", "x", "y"])
+        writer.writeheader()
+        writer.writerows(rows)
+    return path
+
+
+def _pixel_size(given: float | None, image: Path) -> float:
+    if given:
+        return given
+    if image.suffix.lower() == ".mrc":
+        import mrcfile
+        with mrcfile.open(image, mode="r", header_only=True) as mrc:
+            if mrc.voxel_size.x > 0:
+                return float(mrc.voxel_size.x)
+    raise SystemExit(f"{image}: the file does not say its pixel size. Pass PIXEL_SIZE in angstroms, e.g. PIXEL_SIZE=1.5.")
