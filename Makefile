@@ -63,12 +63,12 @@ $(BUILD)/scipion.done: setup.py
 $(BUILD)/engine-environment.done: siamese2d/engine/pyproject.toml $(BUILD)/scipion.done
 	@echo "Setting up the engine's environment through Scipion (a few minutes, most of it PyTorch) ..."
 	cd $(BUILD) && $(SCIPION) installb siamese2d_venv
-	$(ENGINE_ENV)/bin/python -m pip install -q pytest hypothesis
 	@touch $@
 
-# The environment holds a copy of the engine: renew it when a source file has changed.
+# The environment holds a copy of the engine: renew it when a source file has changed, and what it needs with it.
 $(BUILD)/engine.done: $(BUILD)/engine-environment.done $(ENGINE_SOURCES)
 	$(ENGINE_ENV)/bin/python -m pip install -q --no-deps --force-reinstall siamese2d/engine
+	$(ENGINE_ENV)/bin/python -m pip install -q $(PIP_ARGS) "siamese2d/engine[test]"
 	@touch $@
 
 clean:

@@ -7,8 +7,13 @@ import subprocess
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import mrcfile
+import numpy as np
+from PIL import Image
+
 TRAINING_LABELS = 100
-IMAGE_ENDINGS = (".mrc", ".tif", ".tiff", ".png", ".jpg", ".jpeg")
+PICTURE_ENDINGS = (".png", ".jpg", ".jpeg")
+IMAGE_ENDINGS = (".mrc", ".tif", ".tiff", *PICTURE_ENDINGS)
 SIMULATION = {"micrographs": 12, "size": 1024, "particles-per-micrograph": 110, "species": 3, "labels": TRAINING_LABELS,
               "pixel-size": 3.5, "diameter": 150}
 
@@ -86,15 +91,32 @@ def own(data: Path, pixel_size: float | None, coordinates: Path | None, diameter
     random.Random(0).shuffle(candidates)
     folder.mkdir(parents=True, exist_ok=True)
     test = [stem for stem in stems if stem not in training] or training
+    pixel_size = _pixel_size(pixel_size, images[0])
     return DemoInput(
-        pattern=str(data / f"*{endings[0]}"),
-        pixel_size=_pixel_size(pixel_size, images[0]),
+        pattern=_importable(data, images, pixel_size, folder),
+        pixel_size=pixel_size,
         labels=_write_csv(folder / "labels.csv", candidates[:TRAINING_LABELS]),
         diameter=diameter,
         test_micrographs=test,
         truths={name or "your labels": _write_csv(folder / f"truth_{name or 'all'}.csv", [
             row for row in rows if row.get("annotator", "") == name and row["micrograph"] in test]) for name in annotators},
     )
+
+
+def _importable(data: Path, images: list[Path], pixel_size: float, folder: Path) -> str:
+    """Glob pattern of the micrographs as Scipion can import them: it reads MRC and TIFF, so PNG and JPEG become MRC."""
+    if images[0].suffix.lower() not in PICTURE_ENDINGS:
+        return str(data / f"*{images[0].suffix}")
+    converted = folder / "micrographs"
+    converted.mkdir(parents=True, exist_ok=True)
+    for image in images:
+        with Image.open(image) as picture:
+            grey = picture if picture.mode in ("L", "I", "F", "I;16", "I;16B", "I;16L") else picture.convert("L")
+            pixels = np.asarray(grey, dtype=np.float32)
+        with mrcfile.new(converted / f"{image.stem}.mrc", overwrite=True) as mrc:
+            mrc.set_data(pixels)
+            mrc.voxel_size = pixel_size
+    return str(converted / "*.mrc")
 
 
 def _names(star: Path, stem: str) -> bool:
@@ -138,7 +160,6 @@ def _pixel_size(given: float | None, image: Path) -> float:
     if given:
         return given
     if image.suffix.lower() == ".mrc":
-        import mrcfile
         with mrcfile.open(image, mode="r", header_only=True) as mrc:
             if mrc.voxel_size.x > 0:
                 return float(mrc.voxel_size.x)

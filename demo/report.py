@@ -54,7 +54,7 @@ def print_accuracy(results: dict) -> None:
             print(f"angular spread in a class, mean        {result['spread_mirror']:.1f} degrees (a view and its mirror as one)")
         else:
             print(f"{name:<38} average precision {result['average_precision']:.3f}, best F1 {result['best_f1']:.3f}, "
-                  f"median centre error {result['centre_error_median']:.1f} px")
+                  f"centre error {result['rms_error']:.1f} px rms")
 
 
 def save_picture(runs: dict, path: Path) -> Path:
@@ -65,8 +65,9 @@ def save_picture(runs: dict, path: Path) -> Path:
         averages = np.array(mrc.data)
     positions = [int(row.rlnReferenceImage.split("@")[0]) - 1 for row in rows]
     figure = plot_class_averages(averages[positions], [int(row.siamese2dClassSize) for row in rows],
-                                 [float(row.rlnEstimatedResolution) for row in rows], title="Class averages, by size")
-    figure.savefig(path, dpi=110)
+                                 [float(row.rlnEstimatedResolution) for row in rows], title="Class averages, by size",
+                                 pixel_size=runs["classify"].outputAverages.getSamplingRate())
+    figure.savefig(path, dpi=150)
     return path
 
 

@@ -39,7 +39,7 @@ def readTable(path, block=None):
     path : str
         STAR file.
     block : str, optional
-        Name without ``data_``; the first block where it is None.
+        Name without ``data_``; where it is None, the first block apart from ``optics``.
 
     Yields
     ------
@@ -61,14 +61,14 @@ def readTable(path, block=None):
             if line.startswith("data_"):
                 if inBlock:
                     return
-                inBlock = block is None or line == f"data_{block}"
+                inBlock = line != "data_optics" if block is None else line == f"data_{block}"
                 found, columns = found or inBlock, []
             elif inBlock and line.startswith("_"):
                 columns.append(line.split()[0][1:])
             elif inBlock and columns:
                 yield dict(zip(columns, _split(line)))
     if not found:
-        raise ValidationException(f"{path}: there is no table '{block}' in this file. Start the protocol again to make it.")
+        raise ValidationException(f"{path}: there is no table {block or ''} in this file. Start the protocol again to make it.")
 
 
 def _asText(value):

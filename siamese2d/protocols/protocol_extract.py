@@ -15,6 +15,8 @@ SAME_AS_PICKING, OTHER = 0, 1
 EDGES = ["drop", "pad"]
 # Space around a particle for its alignment and for the signal that defocus spreads.
 BOX_PER_DIAMETER = 1.5
+# Pixels of an image below which nothing can be aligned.
+MIN_BOX = 16
 
 
 class ExtractOutput(enum.Enum):
@@ -157,6 +159,3 @@ class Siamese2DProtExtract(Siamese2DProtBase):
                 "--coordinates", self.getInputPath("coordinates.star"), "--box", self.getBoxSize(),
                 "--downsample", self.downsample.get(), "--invert" if self.invert.get() else "--no-invert",
                 "--edge", self._choice("edge", EDGES)]
-
-
-MIN_BOX = 16

@@ -9,6 +9,7 @@ from siamese2d.constants import PICK
 from siamese2d.convert import readCoordinates, writeMicrographs
 from siamese2d.objects import modelExists
 from siamese2d.protocols.protocol_base import Siamese2DProtBase, validateNotEmpty
+from siamese2d.protocols.protocol_train_picker import validateDiameter
 
 
 class PickOutput(enum.Enum):
@@ -28,14 +29,14 @@ class Siamese2DProtPick(Siamese2DProtBase):
         form.addSection(label="Input")
         form.addParam("inputMicrographs", params.PointerParam, pointerClass="SetOfMicrographs", important=True,
                       label="Input micrographs",
-                      help="Micrographs to pick, treated as those that the picker was trained on: same normalization, same "
-                           "pixel size.")
+                      help="Micrographs to pick, normalized as those that the picker was trained on. They may have another pixel "
+                           "size.")
         form.addParam("inputPicker", params.PointerParam, pointerClass="PickerModel", important=True, label="Picker",
                       help="The trained picker.")
         form.addParam("threshold", params.FloatParam, default=None, allowsNull=True, label="Score threshold",
-                      help="Particles with a lower score are left out. Empty takes the one that training found best on "
-                           "held-out labels. Raise it when there are too many false picks, lower it when particles are "
-                           "missed; the viewer shows scores and counts.")
+                      help="Probability from which a candidate is taken for a particle, 0 to 1. Empty takes the one that training "
+                           "found best on held-out labels. Raise it when there are too many false picks, lower it when "
+                           "particles are missed; continuing the run with another threshold does not score again.")
         self._defineParallel(form)
 
     # --------------------------- STEPS functions ---------------------------------------
@@ -57,18 +58,11 @@ class Siamese2DProtPick(Siamese2DProtBase):
         picker = self.inputPicker.get()
         if picker is not None and not modelExists(picker):
             errors.append(f"*Picker*: its file {picker.getFileName()} is gone. Train the picker again.")
-        return errors or self._validatePixelSize()
-
-    def _validatePixelSize(self):
-        micrographs, picker = self.inputMicrographs.get(), self.inputPicker.get()
-        if micrographs is None or picker is None:
-            return []
-        ratio = micrographs.getSamplingRate() / picker.getPixelSize()
-        if abs(ratio - 1) <= PIXEL_SIZE_TOLERANCE:
-            return []
-        return [f"*Input micrographs* have {micrographs.getSamplingRate():.3f} Å/px, but the picker was trained at "
-                f"{picker.getPixelSize():.3f} Å/px. Normalize the micrographs with the downsampling that its training "
-                "micrographs had."]
+        if self.threshold.get() is not None and not 0 <= self.threshold.get() <= 1:
+            errors.append("*Score threshold* is a probability, from 0 to 1; empty takes the picker's own.")
+        if errors or picker is None or self.inputMicrographs.get() is None:
+            return errors
+        return validateDiameter("Picker", picker.getDiameter(), self.inputMicrographs.get())
 
     def _resultSummary(self):
         output, micrographs = self.outputCoordinates, self.inputMicrographs.get()
@@ -86,7 +80,3 @@ class Siamese2DProtPick(Siamese2DProtBase):
         arguments = ["--micrographs", self.getInputPath("micrographs.star"), "--model",
                      self.inputPicker.get().getFileName()]
         return arguments if self.threshold.get() is None else arguments + ["--threshold", self.threshold.get()]
-
-
-# Pixel sizes of the same data come rounded differently from different programs.
-PIXEL_SIZE_TOLERANCE = 0.05

@@ -9,6 +9,11 @@ from siamese2d.convert import coordinateScale, farthestPosition, writeCoordinate
 from siamese2d.objects import PickerModel, modelExists
 from siamese2d.protocols.protocol_base import EXPERT, Siamese2DProtBase, validateNotEmpty
 
+# Pixels of a particle below which the engine sees nothing.
+SMALLEST_DIAMETER = 8
+# Labels below which none can be held out to choose the epoch and the threshold.
+FEWEST_LABELS = 20
+NETWORKS = ["small", "medium", "large"]
 OBJECTIVES = ["ge-binomial", "ge-kl", "nnpu", "pu", "pn"]
 
 
@@ -29,15 +34,16 @@ class Siamese2DProtTrainPicker(Siamese2DProtBase):
         form.addSection(label="Input")
         form.addParam("inputMicrographs", params.PointerParam, pointerClass="SetOfMicrographs", important=True,
                       label="Input micrographs",
-                      help="Normalized micrographs, preferably downsampled. They may be more than those with marked "
-                           "particles, and of another pixel size.")
+                      help="Normalized micrographs. They may be more than those with marked particles, and of another pixel "
+                           "size.")
         form.addParam("inputCoordinates", params.PointerParam, pointerClass="SetOfCoordinates", important=True,
                       label="Marked particles",
                       help="Some particles, marked by hand or picked otherwise: 100 spread over several micrographs are a "
                            "good start. They need not be complete in any micrograph.")
         form.addParam("diameter", params.FloatParam, default=-1, label="Particle diameter (Å)",
-                      help="Longest diameter of the particle. -1 takes the box size of the marked particles; give it when "
-                           "that box is much larger than the particle.")
+                      help="Longest diameter of the particle. -1 takes the box size of the marked particles, or estimates "
+                           "it from their images where they have none; give it when that box is much larger than the "
+                           "particle.")
         form.addParam("expectedParticles", params.FloatParam, default=-1, label="Particles per micrograph",
                       help="About how many particles a micrograph holds. -1 lets the program estimate it. Give a number "
                            "when the picks come out far too many or too few; being wrong by half is no harm.")
@@ -47,6 +53,17 @@ class Siamese2DProtTrainPicker(Siamese2DProtBase):
                            "one; the best choice for few labels.\n*ge-kl*: the same by a simpler measure.\n*nnpu*, *pu*: "
                            "positive-unlabeled risk.\n*pn*: all unlabeled are negative; only when every particle of the "
                            "micrographs is marked.")
+        form.addParam("autoencoder", params.FloatParam, default=0.0, expertLevel=EXPERT, label="Autoencoder weight",
+                      help="Weight of reconstructing the image beside finding particles. 0 is without; 10 / number of marked "
+                           "particles may help when those are few.")
+        form.addParam("network", params.EnumParam, choices=NETWORKS, default=NETWORKS.index("medium"), expertLevel=EXPERT,
+                      label="Network",
+                      help="How far the network sees around a particle. *small* is faster and blind to surroundings such as "
+                           "carbon; *large* for particles that are told by their neighbourhood. Not used when starting from a "
+                           "picker.")
+        form.addParam("epochs", params.IntParam, default=12, expertLevel=EXPERT, label="Epochs",
+                      help="Most epochs; training stops earlier when held-out labels are found no better. Raise it for large "
+                           "or difficult sets.")
         form.addParam("startModel", params.PointerParam, pointerClass="PickerModel", allowsNull=True, expertLevel=EXPERT,
                       label="Start from picker",
                       help="Continue from a picker trained before, e.g. for the same particle on another grid.")
@@ -60,7 +77,8 @@ class Siamese2DProtTrainPicker(Siamese2DProtBase):
         writeCoordinates(self.getInputPath("coordinates.star"), self.inputCoordinates.get(), micrographs)
 
     def _createOutput(self):
-        picker = PickerModel(filename=self.getStagePath("picker.safetensors"), diameter=self.getDiameter(),
+        picker = PickerModel(filename=self.getStagePath("picker.safetensors"),
+                             diameter=self.getReport("training.json")["diameter"],
                              pixelSize=self.inputMicrographs.get().getSamplingRate(), summary=self._trainingLine())
         self._defineOutputs(**{TrainPickerOutput.outputPicker.name: picker})
         self._defineSourceRelation(self.inputMicrographs, picker)
@@ -72,8 +90,8 @@ class Siamese2DProtTrainPicker(Siamese2DProtBase):
         errors = validateNotEmpty("Input micrographs", micrographs) + validateNotEmpty("Marked particles", coordinates)
         if errors or micrographs is None or coordinates is None:
             return errors
-        if self.diameter.get() <= 0 and not coordinates.getBoxSize():
-            errors.append("*Particle diameter*: the marked particles have no box size to take it from. Give it in angstroms.")
+        if self.epochs.get() < 1 or self.autoencoder.get() < 0:
+            errors.append("*Epochs* must be 1 or more and *Autoencoder weight* 0 or more.")
         if self.expectedParticles.get() == 0:
             errors.append("*Particles per micrograph* must be above 0, or -1 to estimate it.")
         start = self.startModel.get()
@@ -84,9 +102,9 @@ class Siamese2DProtTrainPicker(Siamese2DProtBase):
     def _validatePlacement(self, micrographs, coordinates):
         """A wrong pixel size shows as particles outside of the images."""
         width, height, _ = micrographs.getDim()
-        if self.getDiameter() / micrographs.getSamplingRate() > min(width, height):
-            return [f"*Particle diameter*: {self.getDiameter():.0f} Å is larger than the micrographs ({width} x {height} px "
-                    f"of {micrographs.getSamplingRate():.2f} Å). Check the diameter and the pixel size."]
+        errors = validateDiameter("Particle diameter", self.getDiameter(), micrographs) if self.getDiameter() else []
+        if errors:
+            return errors
         scale = coordinateScale(coordinates, micrographs)
         farthestX, farthestY = farthestPosition(coordinates)
         if farthestX * scale > width or farthestY * scale > height:
@@ -95,6 +113,13 @@ class Siamese2DProtTrainPicker(Siamese2DProtBase):
                     f"input micrographs ({micrographs.getSamplingRate():.3f} Å) is wrong: correct it where they were "
                     "imported."]
         return []
+
+    def _warnings(self):
+        lines, coordinates = super()._warnings(), self.inputCoordinates.get()
+        if coordinates is not None and coordinates.getSize() < FEWEST_LABELS:
+            lines.append(f"{coordinates.getSize()} marked particles are few: with fewer than {FEWEST_LABELS} none can be held out "
+                         "to choose the score threshold.")
+        return lines
 
     def _resultSummary(self):
         return [str(self.outputPicker)]
@@ -109,16 +134,20 @@ class Siamese2DProtTrainPicker(Siamese2DProtBase):
 
     # --------------------------- UTILS functions ---------------------------------------
     def getDiameter(self):
-        """Particle diameter in angstroms: as given, else the box size of the marked particles."""
+        """Particle diameter in angstroms: as given, else the box size of the marked particles; None to estimate it."""
         if self.diameter.get() > 0:
             return self.diameter.get()
         coordinates = self.inputCoordinates.get()
-        return coordinates.getBoxSize() * coordinates.getMicrographs().getSamplingRate()
+        return (coordinates.getBoxSize() or 0) * coordinates.getMicrographs().getSamplingRate() or None
 
     def _engineArguments(self):
         arguments = ["--micrographs", self.getInputPath("micrographs.star"),
                      "--coordinates", self.getInputPath("coordinates.star"),
-                     "--diameter", round(self.getDiameter(), 3), "--objective", self._choice("objective", OBJECTIVES)]
+                     "--objective", self._choice("objective", OBJECTIVES),
+                     "--network", self._choice("network", NETWORKS), "--autoencoder", self.autoencoder.get(),
+                     "--epochs", self.epochs.get()]
+        if self.getDiameter():
+            arguments += ["--diameter", round(self.getDiameter(), 3)]
         if self.expectedParticles.get() > 0:
             arguments += ["--expected-particles", self.expectedParticles.get()]
         if self.startModel.get() is not None:
@@ -131,3 +160,15 @@ class Siamese2DProtTrainPicker(Siamese2DProtBase):
         precision = best and best.get("held_out_average_precision")
         line = f"best of {len(report['epochs'])} epochs: {report['best_epoch']}"
         return line if precision is None else f"{line}, average precision on held-out labels {precision:.3f}"
+
+
+def validateDiameter(label, diameter, micrographs):
+    """Errors for particles of `diameter` angstroms that are too small or too large for these micrographs."""
+    width, height, _ = micrographs.getDim()
+    pixels = diameter / micrographs.getSamplingRate()
+    if SMALLEST_DIAMETER <= pixels <= min(width, height):
+        return []
+    problem = f"at least {SMALLEST_DIAMETER} are needed" if pixels < SMALLEST_DIAMETER \
+        else f"it is larger than the micrographs ({width} x {height} px)"
+    return [f"*{label}*: a particle of {diameter:.0f} Å is {pixels:.1f} px wide at {micrographs.getSamplingRate():.2f} Å/px; "
+            f"{problem}. Check the diameter, the pixel size and the downsampling."]

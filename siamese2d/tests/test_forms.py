@@ -95,7 +95,7 @@ class TestTrainPickerForm(FormTest):
                            inputMicrographs=finer, inputCoordinates=coordinates)
 
     def testDiameterLargerThanTheImage(self):
-        self.assertRefused(Siamese2DProtTrainPicker, "Particle diameter", "larger than the micrographs",
+        self.assertRefused(Siamese2DProtTrainPicker, "Particle diameter", "250.0 px", "larger than the micrographs",
                            inputMicrographs=self.micrographs, diameter=500,
                            inputCoordinates=self.makeCoordinates(self.micrographs, [(0, 10, 20)]))
 
@@ -147,15 +147,19 @@ class TestGpu(FormTest):
 
 class TestPickForm(FormTest):
     def testOtherPixelSize(self):
-        self.assertRefused(Siamese2DProtPick, "2.000", "8.000", "downsampling", inputMicrographs=self.makeMicrographs(),
-                           inputPicker=self.picker(pixelSize=8.0))
+        """The engine scales micrographs to the particle, so any pixel size will do at which the particle can be seen."""
+        self.assertAccepted(Siamese2DProtPick, inputMicrographs=self.makeMicrographs(), inputPicker=self.picker(pixelSize=8.0))
+        self.assertRefused(Siamese2DProtPick, "7.5 px", "at least 8", inputMicrographs=self.makeMicrographs(pixelSize=4.0),
+                           inputPicker=self.picker())
 
     def testModelIsGone(self):
         self.assertRefused(Siamese2DProtPick, "picker.safetensors is gone", inputMicrographs=self.makeMicrographs(),
                            inputPicker=self.picker(exists=False))
 
     def testThreshold(self):
-        for threshold, expected in ((None, False), (0.0, True), (-1.5, True)):
+        self.assertRefused(Siamese2DProtPick, "Score threshold", "0 to 1", inputMicrographs=self.makeMicrographs(),
+                           inputPicker=self.picker(), threshold=1.5)
+        for threshold, expected in ((None, False), (0.0, True), (0.5, True)):
             protocol = self.make(Siamese2DProtPick, inputMicrographs=self.makeMicrographs(), inputPicker=self.picker())
             protocol.threshold.set(threshold)
             protocol.workingDir.set("Runs/1")

@@ -18,6 +18,7 @@ from siamese2d.protocols import (Siamese2DProtClassify, Siamese2DProtExtract, Si
                                  Siamese2DProtTrainPicker)
 from siamese2d.protocols.protocol_extract import OTHER
 from siamese2d.protocols.protocol_train_embedding import FEWEST_MEMBERS, TRIPLET
+from siamese2d.protocols.protocol_train_picker import NETWORKS
 from siamese2d.star import readTable
 from siamese2d.tests.layer import ProjectTest, SetAssertions, simulateMicrographs
 
@@ -76,7 +77,8 @@ class TestChain(ProjectTest, SetAssertions):
 
     def _run_trainPicker(self):
         return self.run_(Siamese2DProtTrainPicker, inputMicrographs=(self.stage("normalize"), "outputMicrographs"),
-                         inputCoordinates=(self.stage("labels"), "outputCoordinates"), numberOfThreads=2)
+                         inputCoordinates=(self.stage("labels"), "outputCoordinates"), numberOfThreads=2, epochs=3,
+                         network=NETWORKS.index("small"))
 
     def _run_pick(self):
         return self.run_(Siamese2DProtPick, inputMicrographs=(self.stage("normalize"), "outputMicrographs"),

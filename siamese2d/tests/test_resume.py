@@ -14,6 +14,7 @@ from pyworkflow.protocol import MODE_RESUME
 
 from siamese2d.constants import ENGINE_PROGRAM
 from siamese2d.protocols import Siamese2DProtImportCoordinates, Siamese2DProtNormalize, Siamese2DProtTrainPicker
+from siamese2d.protocols.protocol_train_picker import NETWORKS
 from siamese2d.tests.layer import ProjectTest, SetAssertions, simulateMicrographs
 
 PIXEL, DIAMETER = 8.0, 180.0
@@ -66,7 +67,8 @@ class TestKilled(ProjectTest, SetAssertions):
                            coordinatesFile=os.path.join(self.simulation, "training_coordinates.star"), diameter=DIAMETER)
         self.assertFinished(labels)
         inputs = {"inputMicrographs": (self.imported, "outputMicrographs"),
-                  "inputCoordinates": (labels, "outputCoordinates"), "numberOfThreads": 1}
+                  "inputCoordinates": (labels, "outputCoordinates"), "numberOfThreads": 1, "epochs": 2,
+                  "network": NETWORKS.index("small")}
         whole = self.run_(Siamese2DProtTrainPicker, **inputs)
         self.assertFinished(whole)
         killed = self.prepare(Siamese2DProtTrainPicker, **inputs)

@@ -262,6 +262,18 @@ class TestBrowser(unittest.TestCase):
         browser.turn(1)
         self.assertEqual([9, 8], self.figure.get_size_inches().tolist())
 
+    def test_page_that_can_not_be_read_says_so_and_the_others_stay(self):
+        def draw(page, figure):
+            if page == 1:
+                raise run_files.RunFileError("b.mrcs is missing.")
+            self._draw(page, figure)
+
+        browser = Browser(self.figure, 2, draw)
+        browser.turn(+1)
+        self.assertIn("b.mrcs is missing.", texts(self.figure))
+        browser.turn(+1)
+        self.assertIn("content 0", texts(self.figure))
+
     def test_one_page_needs_no_buttons(self):
         Browser(self.figure, 1, self._draw)
         self.assertNotIn("Next", texts(self.figure))
@@ -471,8 +483,9 @@ class TestViewers(pwtests.BaseTest):
                   for epoch, precision in ((1, 0.2), (2, 0.71), (3, 0.6))]
         self.writeJson(protocol.getStagePath("training.json"), {
             "epochs": epochs, "best_epoch": 2, "threshold": 0.4, "prior": 0.1,
-            "precision_recall": {"threshold": [0.1, 0.4, 0.8], "precision": [0.3, 0.8, 1.0],
-                                 "recall": [1.0, 0.7, 0.2]}})
+            "held_out_labels": 20, "held_out_average_precision": 0.72,
+            "precision_recall": [{"threshold": score, "precision": precision, "recall": recall}
+                                 for score, precision, recall in ((0.8, 1.0, 0.2), (0.4, 0.8, 0.7), (0.1, 0.3, 1.0))]})
         loss, precision = self.figure(viewer, "showTraining").axes
         np.testing.assert_allclose([1, 1 / 2, 1 / 3], loss.lines[0].get_ydata())
         self.assertIn("best epoch 2: 0.710", texts(precision.figure))
@@ -480,16 +493,18 @@ class TestViewers(pwtests.BaseTest):
         curve = self.figure(viewer, "showPrecisionRecall").axes[0]
         self.assertEqual(([0.7], [0.8]), tuple(map(list, curve.lines[-1].get_data())))
         self.assertIn("threshold 0.4: precision 0.80, recall 0.70", texts(curve.figure))
-        self.assertIn("average precision 0.710", texts(curve.figure))
+        self.assertIn("average precision 0.720", texts(curve.figure))
+        self.assertIn("on 20 held-out labels", texts(curve.figure))
 
     def test_train_picker_without_held_out_labels(self):
         protocol = self.protocol(protocols.Siamese2DProtTrainPicker)
         viewer = self.open(viewers.Siamese2DTrainPickerViewer, protocol)
         epochs = [{"epoch": 1, "loss": 1.0, "penalty": 0.5, "held_out_average_precision": None}]
         self.writeJson(protocol.getStagePath("training.json"), {
-            "epochs": epochs, "best_epoch": 1, "threshold": 0.4, "precision_recall": None})
+            "epochs": epochs, "best_epoch": 1, "threshold": 0.4, "precision_recall": [],
+            "held_out_labels": 0, "held_out_average_precision": None})
         self.assertIn("no labels were held out", texts(self.figure(viewer, "showTraining")).replace("\n", " "))
-        self.assertIn("no labels were held out", texts(self.figure(viewer, "showPrecisionRecall")).replace("\n", " "))
+        self.assertIn("no label was found again", texts(self.figure(viewer, "showPrecisionRecall")).replace("\n", " "))
 
     def picked(self, scores):
         """A pick run on two micrographs; `scores` of candidates, alternately on the first and the second."""

@@ -6,12 +6,16 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.widgets import Button, Slider
 
+from siamese2d.viewers.plots.style import prepare, say
+from siamese2d.viewers.run_files import RunFileError
+
 STRIP_INCHES = 0.55
+MESSAGE_INCHES = (8, 4)
 PREVIOUS_KEYS, NEXT_KEYS = ("left", "pageup", "p"), ("right", "pagedown", "n")
 
 
 class Browser:
-    """A figure that shows one of several pages, with a strip of controls under it.
+    """A figure that shows one of several pages, or why a page can't be shown, with a strip of controls under it.
 
     The figure keeps a reference to its browser, so it lives as long as the window.
 
@@ -49,6 +53,10 @@ class Browser:
         self._show()
         self.figure.set_size_inches(size)
         self.figure.canvas.draw_idle()
+
+    def has_controls(self) -> bool:
+        """Whether a strip is needed."""
+        return self.count > 1
 
     def add_controls(self) -> None:
         """Put the controls into the strip, after each drawing of a page."""
@@ -89,9 +97,13 @@ class Browser:
         for widget in self._widgets:
             widget.disconnect_events()
         self._widgets.clear()
-        self._draw(self.page, self.figure)
-        make_strip(self.figure, STRIP_INCHES)
-        self.add_controls()
+        try:
+            self._draw(self.page, self.figure)
+        except RunFileError as problem:
+            say(prepare(self.figure, *MESSAGE_INCHES).subplots(), str(problem))
+        if self.has_controls():
+            make_strip(self.figure, STRIP_INCHES)
+            self.add_controls()
 
     def _on_key(self, event) -> None:
         if self.count > 1 and event.key in PREVIOUS_KEYS + NEXT_KEYS:

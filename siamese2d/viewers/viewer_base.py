@@ -38,11 +38,6 @@ class StageViewer(EmProtocolViewer):
         except RunFileError as problem:
             return [self.infoMessage(str(problem), self.PLOTS[name][0])]
 
-    def _viewAll(self, *args):
-        for name in self.PLOTS:
-            for view in self._views(name):
-                view.show()
-
     @property
     def folder(self) -> RunFolder:
         """What the engine wrote for this protocol."""

@@ -10,7 +10,7 @@ from siamese2d.viewers.class_files import (PARTICLES, count_unassigned, members_
                                            read_particle_classes)
 from siamese2d.viewers.plots.class_averages import by_size, plot_class_averages
 from siamese2d.viewers.plots.convergence import plot_convergence
-from siamese2d.viewers.plots.frc import THRESHOLD, plot_frc
+from siamese2d.viewers.plots.frc import plot_frc
 from siamese2d.viewers.plots.particle_gallery import plot_particle_gallery
 from siamese2d.viewers.viewer_base import StageViewer, figure_of
 
@@ -27,7 +27,7 @@ CLASSES_PER_PAGE, MEMBERS_PER_PAGE = 40, 50
 class Siamese2DClassifyViewer(StageViewer):
     """Class averages, their members and resolution, and how the classification converged."""
 
-    _label = "viewer classify 2D"
+    _label = "results of classify 2D"
     _targets = [Siamese2DProtClassify]
     PLOTS = {
         "showAverages": (
@@ -40,7 +40,7 @@ class Siamese2DClassifyViewer(StageViewer):
         "showFrc": (
             "Fourier ring correlation",
             "Agreement between averages of two halves of each class; the resolution is read where it falls below "
-            "0.143."),
+            "the dotted line."),
         "showConvergence": (
             "Convergence",
             "Few particles still change their class at the end of a run that was long enough."),
@@ -88,7 +88,7 @@ class Siamese2DClassifyViewer(StageViewer):
         report = self.folder.read_json("classification.json")
         chosen = [self._chosenClass()]
         return self.plot("FRC", lambda figure: plot_frc(
-            report.get("frc") or [], chosen, report.get("frc_threshold", THRESHOLD), figure))
+            report.get("frc") or [], report["frc_threshold"], chosen, figure))
 
     def _showConvergence(self):
         history = [{**record, "resolution": 1 / record["frequency"] if record.get("frequency") else None}

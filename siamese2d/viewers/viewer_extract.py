@@ -15,7 +15,7 @@ PER_PAGE = 50
 class Siamese2DExtractViewer(StageViewer):
     """The extracted particles, page by page."""
 
-    _label = "viewer extract particles"
+    _label = "results of extract particles"
     _targets = [Siamese2DProtExtract]
     PLOTS = {
         "showParticles": (

@@ -12,7 +12,7 @@ from siamese2d.viewers.viewer_base import StageViewer, figure_of, position_of, s
 class Siamese2DNormalizeViewer(StageViewer):
     """Micrographs before and after normalization, the fitted Gaussians, and the gains."""
 
-    _label = "viewer normalize micrographs"
+    _label = "results of normalize micrographs"
     _targets = [Siamese2DProtNormalize]
     PLOTS = {
         "showMicrographs": (

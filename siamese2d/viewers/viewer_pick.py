@@ -15,7 +15,7 @@ CANDIDATES = "candidates.star"
 class Siamese2DPickViewer(StageViewer):
     """Micrographs with their picks, and a threshold to try."""
 
-    _label = "viewer pick particles"
+    _label = "results of pick particles"
     _targets = [Siamese2DProtPick]
     PLOTS = {
         "showPicks": (
@@ -84,6 +84,9 @@ class PickBrowser(Browser):
         self._paths, self._candidates, self._diameter, self._threshold_of_run = paths, candidates, diameter, threshold
         self.threshold, self.plot = threshold, None
         super().__init__(figure, len(paths), self._draw_picks, start, noun="micrograph")
+
+    def has_controls(self):
+        return self.count > 1 or len(self._candidates.scores) > 0
 
     def add_controls(self):
         super().add_controls()

@@ -15,7 +15,7 @@ COLUMNS = {DEFOCUS: ("rlnDefocusU", "defocus (µm)", 1e-4), CLASS: ("rlnClassNum
 class Siamese2DTrainEmbeddingViewer(StageViewer):
     """Training curves, number of clusters, and a map of the embedding."""
 
-    _label = "viewer train embedding"
+    _label = "results of train embedding"
     _targets = [Siamese2DProtTrainEmbedding]
     PLOTS = {
         "showTraining": (

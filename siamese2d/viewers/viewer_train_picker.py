@@ -8,7 +8,7 @@ from siamese2d.viewers.viewer_base import StageViewer
 class Siamese2DTrainPickerViewer(StageViewer):
     """Training curves, and the precision and recall of the trained picker."""
 
-    _label = "viewer train picker"
+    _label = "results of train picker"
     _targets = [Siamese2DProtTrainPicker]
     PLOTS = {
         "showTraining": (
@@ -18,8 +18,8 @@ class Siamese2DTrainPickerViewer(StageViewer):
             "that is kept."),
         "showPrecisionRecall": (
             "Precision and recall",
-            "What a higher or a lower threshold would gain and cost. Particles that nobody marked count as wrong "
-            "picks, so the true precision is higher."),
+            "What a higher or a lower threshold gains and costs. Not all particles are marked, so the precision is "
+            "estimated from the expected number of particles."),
     }
 
     def _showTraining(self):
@@ -29,7 +29,6 @@ class Siamese2DTrainPickerViewer(StageViewer):
 
     def _showPrecisionRecall(self):
         training = self.folder.read_json("training.json")
-        best = [epoch.get("held_out_average_precision") for epoch in training.get("epochs", [])
-                if epoch["epoch"] == training.get("best_epoch")]
         return self.plot("precision and recall", lambda figure: plot_precision_recall(
-            training.get("precision_recall") or {}, training.get("threshold"), next(iter(best), None), figure))
+            training.get("precision_recall") or [], training.get("threshold"),
+            training.get("held_out_average_precision"), training.get("held_out_labels", 0), figure))

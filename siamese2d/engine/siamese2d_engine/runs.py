@@ -109,7 +109,9 @@ class Run:
             return
         if record is None:
             raise InputError(f"--out {self.out}: the folder holds other files. Choose a new or empty folder.")
-        if not self.overwrite:
+        # A run that failed before it wrote anything has nothing worth guarding.
+        came_to_nothing = record.get("status") == "failed" and strangers == [record_path]
+        if not self.overwrite and not came_to_nothing:
             raise InputError(
                 f"--out {self.out}: the folder holds a run of '{record.get('stage')}' with other parameters or inputs "
                 f"({self._difference(record)}). Choose another folder, or pass --overwrite to replace it."

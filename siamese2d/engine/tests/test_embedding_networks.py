@@ -37,7 +37,7 @@ def network():
     torch.manual_seed(0)
     net = SteerableNetwork(24, dimensions=7)
     with torch.no_grad():
-        # Statistics as after training, so that evaluation mode is no identity.
+        # Batch statistics as after training, so that evaluation mode is no identity.
         for _ in range(3):
             net.train()(images(40))
     return net.eval()

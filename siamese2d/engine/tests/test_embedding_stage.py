@@ -91,7 +91,7 @@ def separation(vectors, species):
 @pytest.mark.parametrize("mode, floor", [("self-supervised", 1.5), ("triplet", 2.0), ("contrastive", 1.5)])
 def test_unseen_particles_group_by_shape(folder, mode, floor):
     rate = ("--learning-rate", "2e-3")
-    assert train("--mode", mode, "--epochs", "15", "--rounds", "1", "--classes", "3", *rate) == 0
+    assert train("--mode", mode, "--epochs", "15", "--rounds", "1", "--classes", "3", "--patience", "15", *rate) == 0
     images, species = draw(seed=9)
     unseen = particle_set(folder / "unseen", images)
     vectors = embed("out/embedding.safetensors", unseen, report=lambda message: None)
@@ -156,7 +156,7 @@ def test_training_stops_when_nothing_is_gained(folder):
 
 
 def test_particles_at_another_scale_get_like_vectors(folder, capsys):
-    assert train("--mode", "triplet", "--epochs", "15") == 0
+    assert train("--mode", "triplet", "--epochs", "15", "--patience", "15") == 0
     # Twice the pixels of half the size.
     images, species = draw(seed=4, noise=0.4, scale=2.0, width=2 * WIDTH)
     particles = particle_set(folder / "fine", images, 1.5)

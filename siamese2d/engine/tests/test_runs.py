@@ -71,6 +71,15 @@ def test_another_run_is_refused_unless_overwritten(tmp_path, change):
         assert not (tmp_path / "out" / "sub").exists()
 
 
+def test_a_run_that_failed_before_any_output_gives_way_to_a_corrected_one(tmp_path):
+    with pytest.raises(InputError):
+        with Run(tmp_path / "out", "pick", {"a": 1}, []):
+            raise InputError("wrong box")
+    with Run(tmp_path / "out", "pick", {"a": 2}, []) as run:
+        run.path("picks.star").write_text("")
+    assert record(tmp_path / "out")["parameters"] == {"a": 2}
+
+
 def test_foreign_folder_is_never_touched(tmp_path):
     (tmp_path / "thesis.txt").write_text("years of work")
     with pytest.raises(InputError, match="holds other files"):

@@ -50,7 +50,7 @@ def plot_embedding_training(epochs: list[dict], best_epoch: int | None = None, f
         count_axis(axes, "epoch")
         axes.set_ylabel("loss")
         axes.set_ylim(bottom=min(0, axes.get_ylim()[0]))
-        axes.legend(loc="upper right")
+        axes.legend()
     return figure
 
 
@@ -84,7 +84,7 @@ def plot_cluster_count(rows: list[dict], figure: Figure | None = None) -> Figure
             axes.plot([row["k"] for row in rows], [row[key] for row in rows], marker="o", markersize=4, color=color)
             axes.set_ylabel(label)
             count_axis(axes, "number of clusters")
-            mark_point(axes, best["k"], best[key], f"best apart: {best['k']}")
+            mark_point(axes, best["k"], best[key], f"highest silhouette: k = {best['k']}")
             axes.legend()
     return figure
 

@@ -6,21 +6,20 @@ from matplotlib.ticker import FuncFormatter
 
 from .style import BLUE, GREEN, INK, MUTED, ORANGE, PURPLE, RED, SKY, prepare, say, style
 
-THRESHOLD = 0.143
 NAMED = ((ORANGE, "-"), (GREEN, "--"), (PURPLE, "-."), (RED, ":"), (INK, (0, (5, 1))))
 
 
-def plot_frc(curves: list[dict], highlight=(), threshold: float = THRESHOLD, figure: Figure | None = None) -> Figure:
+def plot_frc(curves: list[dict], threshold: float, highlight=(), figure: Figure | None = None) -> Figure:
     """Fourier ring correlation of each class against spatial frequency, the median and chosen classes in colour.
 
     Parameters
     ----------
     curves : list of dict
         ``class`` (its number), ``frequency`` (1/angstrom) and ``frc``; the two lists of a class have one length.
+    threshold : float
+        Correlation at which the resolution is read; drawn as a dotted line.
     highlight : sequence of int
         Class numbers to draw in colour and to name, five at most.
-    threshold : float
-        Correlation at which the resolution is read (Rosenthal and Henderson 2003, eq. 17 for half sets: 0.143).
     figure : Figure, optional
         Figure to draw into.
 
@@ -44,7 +43,7 @@ def plot_frc(curves: list[dict], highlight=(), threshold: float = THRESHOLD, fig
         for curve, (color, dash) in zip(named, NAMED):
             axes.plot(curve["frequency"], curve["frc"], color=color, linestyle=dash, linewidth=1.6,
                       label=f"class {curve['class']}")
-        axes.axhline(threshold, color=MUTED, linestyle=":", linewidth=1.4, label=f"{threshold:g}")
+        axes.axhline(threshold, color=MUTED, linestyle=":", linewidth=1.4, label=f"{threshold:g}: resolution")
         highest = max(curve["frequency"][-1] for curve in curves)
         axes.set(xlim=(0, highest), ylim=(-0.15, 1.05), xlabel="resolution (Å)", ylabel="correlation")
         axes.xaxis.set_major_formatter(FuncFormatter(_as_length))

@@ -53,23 +53,28 @@ def plot_picker_training(epochs: list[dict], best_epoch: int | None, figure: Fig
             say(bottom, "Not measured: no labels were held out.")
         if best_epoch is not None:
             mark_x(top, best_epoch, f"best epoch: {best_epoch}")
-        top.set_ylim(bottom=min(0, top.get_ylim()[0]))
-        top.legend(loc="upper right")
+        if all(value > 0 for line in top.lines for value in line.get_ydata() if math.isfinite(value)):
+            # Penalty and loss of labelled windows differ by orders of magnitude.
+            top.set_yscale("log")
+            top.set_ylabel("loss (logarithmic)")
+        top.legend()
     return figure
 
 
-def plot_precision_recall(curve: dict, threshold: float | None, average_precision: float | None = None,
-                          figure: Figure | None = None) -> Figure:
+def plot_precision_recall(curve: list[dict], threshold: float | None, average_precision: float | None = None,
+                          held_out: int = 0, figure: Figure | None = None) -> Figure:
     """Precision against recall, and both against the score, with the chosen threshold marked.
 
     Parameters
     ----------
-    curve : dict
-        ``threshold``, ``precision`` and ``recall``: lists of the same length.
+    curve : list of dict
+        ``threshold``, ``precision`` and ``recall`` of each point.
     threshold : float or None
         The score from which a candidate is kept.
     average_precision : float, optional
         Area under the curve, written above it.
+    held_out : int
+        Number of labels that were kept back for this; with 0 the curve is that of the training labels.
     figure : Figure, optional
         Figure to draw into.
 
@@ -78,7 +83,7 @@ def plot_precision_recall(curve: dict, threshold: float | None, average_precisio
     Figure
         Two axes, side by side.
     """
-    scores, precision, recall = (np.asarray(curve.get(key) or [], dtype=float)
+    scores, precision, recall = (np.array([point[key] for point in curve], dtype=float)
                                  for key in ("threshold", "precision", "recall"))
     with style():
         figure = prepare(figure, 10.0, 4.6)
@@ -86,12 +91,13 @@ def plot_precision_recall(curve: dict, threshold: float | None, average_precisio
         left.set_title("Precision and recall")
         right.set_title("What a threshold does")
         if not len(scores):
-            say(left, "No curve: no labels were held out.")
+            say(left, "No curve: no label was found again.")
             say(right, "")
             return figure
         _draw_curve(left, recall, precision)
         if average_precision is not None and math.isfinite(average_precision):
             note(left, f"average precision {average_precision:.3f}")
+        note(right, f"on {held_out:,} held-out labels" if held_out else "on the training labels: too good")
         order = np.argsort(scores)
         right.plot(scores[order], precision[order], color=BLUE, label="precision")
         right.plot(scores[order], recall[order], color=GREEN, label="recall")
@@ -113,7 +119,7 @@ def _draw_curve(axes: Axes, recall: np.ndarray, precision: np.ndarray) -> None:
     axes.fill_between(recall[order], precision[order], color=BLUE, alpha=0.08, linewidth=0)
     axes.plot(recall[order], precision[order], color=BLUE)
     axes.set(xlim=(0, 1.02), ylim=(0, 1.02), xlabel="recall: share of the labelled particles that are found",
-             ylabel="precision: share of the picks that are right")
+             ylabel="precision: share of the picks that are right (estimated)")
 
 
 def _draw_if_measured(axes: Axes, numbers, values, label: str, color: str) -> None:

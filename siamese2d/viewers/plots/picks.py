@@ -11,7 +11,7 @@ from matplotlib.text import Text
 from .curves import mark_x
 from .style import BARS, BLUE, ORANGE, SCORES, prepare, say, show_image, shrink, smooth, style
 
-BINS = 60
+BINS = 50
 LOW_PASS_OF_DIAMETER = 0.06
 
 
@@ -118,21 +118,19 @@ class PicksPlot:
             say(axes, "There are no candidates.")
             return
         span = (self._all_scores[0], self._all_scores[-1])
-        axes.hist(self._all_scores, bins=BINS, range=span, color=BARS)
-        if len(self._scores):
-            twin = axes.twinx()
-            twin.hist(self._scores, bins=BINS // 2, range=span, histtype="step", color=BLUE, linewidth=1.5)
-            twin.set_axis_off()
+        axes.hist(self._all_scores, bins=BINS, range=span, color=BARS, log=True)
+        axes.hist(self._scores, bins=BINS, range=span, histtype="step", color=BLUE, linewidth=1.4, log=True)
+        axes.set_ylim(bottom=0.5)
         mark_x(axes, self.threshold, "threshold")
         self._line = axes.lines[-1]
         axes.set_xlabel("score")
-        axes.set_ylabel("candidates of all micrographs")
+        axes.set_ylabel("candidates (logarithmic)")
 
     def _draw_counts(self) -> tuple[Text, Text]:
         axes = self._counts
         axes.set_axis_off()
         handles = [Patch(color=BARS, label="all micrographs"),
-                   Line2D([], [], color=BLUE, label="this micrograph (own scale)"),
+                   Line2D([], [], color=BLUE, label="this micrograph"),
                    Line2D([], [], color=ORANGE, linestyle="--", label="threshold")]
         axes.legend(handles=handles, loc="lower left", borderaxespad=0)
         return (axes.text(0, 1, "", transform=axes.transAxes, va="top", fontsize=30, fontweight="bold", color=BLUE),

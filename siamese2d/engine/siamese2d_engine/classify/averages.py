@@ -64,15 +64,21 @@ class Spectra:
         return Spectra(self.signal[:rings], self.noise[:rings])
 
 
-def wiener(sums: Sums, spectra: Spectra) -> Tensor:
-    """Averages ``(count, rings, K)`` complex64: the most probable ones for Gaussian noise and signal.
+def wiener(sums: Sums, spectra: Spectra) -> tuple[Tensor, Tensor]:
+    """The most probable averages for Gaussian noise and signal.
 
     ``sum p CTF F / (sum p CTF^2 + noise / signal)`` (Scheres 2012, J. Mol. Biol. 415, 406).
+
+    Returns
+    -------
+    tuple of Tensor
+        Averages ``(count, rings, K)`` complex64, and the denominators ``(K, rings)``.
     """
     numerator, weight, _ = sums.halves()
     ratio = spectra.noise / spectra.signal.clamp_min(1e-12 * float(spectra.noise.max()))
-    average = numerator.sum(0) / (weight.sum(0) + ratio)[:, None, :]
-    return average.permute(1, 2, 0).contiguous()
+    denominator = weight.sum(0) + ratio
+    average = numerator.sum(0) / denominator[:, None, :]
+    return average.permute(1, 2, 0).contiguous(), denominator
 
 
 def estimate_spectra(sums: Sums, averages: Tensor, image_power: Tensor, harmonics: Harmonics) -> Spectra:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from siamese2d_engine.classify.averages import Spectra, Sums, estimate_spectra, wiener
 from siamese2d_engine.classify.balance import balanced_offsets
-from siamese2d_engine.classify.passes import PassSettings, PolarImages, Resolution, align, sum_poses
+from siamese2d_engine.classify.passes import Averages, PassSettings, PolarImages, Resolution, align, sum_poses
 from siamese2d_engine.classify.prepare import resolution
 from siamese2d_engine.classify.schedule import SHIFT_CYCLES, Step
 from siamese2d_engine.classify.search import Poses, shift_grid
@@ -38,6 +38,8 @@ class State:
         Of ``n`` images.
     averages
         ``(count, rings, K)`` at `at`.
+    denominators
+        What the sums were divided by to make the averages, ``(K, rings)``.
     at
         Resolution of the averages.
     spectra
@@ -53,6 +55,7 @@ class State:
     step: int
     poses: Poses
     averages: Tensor
+    denominators: Tensor
     at: Resolution
     spectra: Spectra
     offsets: Tensor
@@ -130,9 +133,9 @@ class Classifier:
         )
         n = len(self.images)
         centres = torch.zeros(n, 2) if step.wide else state.poses.shifts[:, 0]
-        found = align(self.images, centres, state.averages, state.spectra.noise, state.offsets,
-                      self._candidates(state, step.candidates), settings)
-        spectra, averages = self._averages(found.sums, settings.sum, state.spectra)
+        references = Averages(state.averages, state.denominators, state.spectra.noise, state.offsets)
+        found = align(self.images, centres, state.poses, references, self._candidates(state, step.candidates), settings)
+        spectra, averages, denominators = self._averages(found.sums, settings.sum, state.spectra)
         offsets = balanced_offsets(found.scores, state.offsets.cpu()).to(self.device)
         record = {
             "pass": state.step + 1, "classes": state.classes, "rings": at.rings,
@@ -141,7 +144,7 @@ class Classifier:
             "confidence": float(found.poses.confidence.mean()),
             "changed": float((found.poses.classes[:, 0] != before).float().mean()),
         }
-        return State(state.step + 1, found.poses, averages, settings.sum, spectra, offsets, found.scores,
+        return State(state.step + 1, found.poses, averages, denominators, settings.sum, spectra, offsets, found.scores,
                      [*state.history, record])
 
     def _reshaped(self, state: State, step: Step) -> State:
@@ -169,13 +172,13 @@ class Classifier:
     ) -> State:
         """A state whose averages are summed from poses; offsets and scores are kept from `old` if given."""
         sums = sum_poses(self.images, poses, classes, at, self.elements, self.device)
-        spectra, averages = self._averages(sums, at, spectra)
+        spectra, averages, denominators = self._averages(sums, at, spectra)
         offsets = torch.zeros(classes, device=self.device) if old is None else old.offsets
         scores = torch.zeros(len(self.images), classes) if old is None else old.scores
-        return State(step, poses, averages, at, spectra, offsets, scores, history)
+        return State(step, poses, averages, denominators, at, spectra, offsets, scores, history)
 
-    def _averages(self, sums: Sums, at: Resolution, spectra: Spectra | None) -> tuple[Spectra, Tensor]:
-        """Averages, and the spectra that go with them."""
+    def _averages(self, sums: Sums, at: Resolution, spectra: Spectra | None) -> tuple[Spectra, Tensor, Tensor]:
+        """Spectra, and the averages and denominators that go with them."""
         harmonics = at.harmonics(self.images.grid, self.device)
         power = self.power[:at.rings]
         if spectra is None or len(spectra.noise) < at.rings:
@@ -183,9 +186,9 @@ class Classifier:
             spectra = estimate_spectra(sums, nothing, power, harmonics)
         spectra = spectra.first(at.rings)
         for _ in range(2):
-            averages = wiener(sums, spectra)
+            averages, _ = wiener(sums, spectra)
             spectra = estimate_spectra(sums, averages, power, harmonics)
-        return spectra, wiener(sums, spectra)
+        return spectra, *wiener(sums, spectra)
 
     def _candidates(self, state: State, most: int) -> list[tuple[Tensor, Tensor]]:
         """Who is compared with whom: the images of a class with the classes that these images like best."""

@@ -100,8 +100,30 @@ class PassResult:
     scores: Tensor
 
 
+@dataclass
+class Averages:
+    """What images are compared with.
+
+    Attributes
+    ----------
+    harmonics
+        Of the averages, ``(count, rings, K)`` at the search's resolution; their device is where the work is done.
+    denominators
+        What the sums were divided by, ``(K, rings)``.
+    noise
+        Power of the noise on each ring, ``(rings,)``.
+    offsets
+        Added to the log-likelihood of each class, ``(K,)``.
+    """
+
+    harmonics: Tensor
+    denominators: Tensor
+    noise: Tensor
+    offsets: Tensor
+
+
 def align(
-    images: PolarImages, centres: Tensor, averages: Tensor, noise: Tensor, offsets: Tensor,
+    images: PolarImages, centres: Tensor, present: Poses, averages: Averages,
     candidates: list[tuple[Tensor, Tensor]], settings: PassSettings,
 ) -> PassResult:
     """Compare images with averages.
@@ -112,32 +134,29 @@ def align(
         ``n`` of them.
     centres
         Shifts around which to search, ``(n, 2)`` pixels.
+    present
+        Poses with which the images went into the averages.
     averages
-        ``(count, rings, K)`` at the search's resolution; their device is where the work is done.
-    noise
-        Power of the noise on each ring, ``(rings,)``.
-    offsets
-        Added to the log-likelihood of each class, ``(K,)``.
+        To compare with.
     candidates
         Pairs of image indices and class indices: who is compared with whom.
     settings
         The pass.
     """
-    device = averages.device
-    total = averages.shape[2]
-    comparison = _Comparison(images, noise, settings, device)
-    refs = References(averages, comparison.ring_weights, comparison.harmonics)
+    device = averages.harmonics.device
+    total = averages.harmonics.shape[2]
+    comparison = _Comparison(images, present, averages, settings, device)
+    refs = References(averages.harmonics, comparison.ring_weights, comparison.harmonics)
     result = PassResult(
         Poses.empty(len(images), settings.best),
         Sums(total, settings.sum.count, settings.sum.rings, device),
         torch.full((len(images), total), -torch.inf),
     )
     for indices, classes in candidates:
-        part = refs.subset(classes.to(device))
-        numbers, part_offsets = classes.to(device), offsets.to(device)[classes.to(device)]
+        part, numbers = refs.subset(classes.to(device)), classes.to(device)
         per_image = 4 * len(settings.shifts) * len(classes) * settings.search.count
         for chunk in indices.split(max(1, settings.elements // per_image)):
-            poses, rotations, scores = comparison.poses(chunk, centres[chunk].to(device), part, numbers, part_offsets)
+            poses, rotations, scores = comparison.poses(chunk, centres[chunk].to(device), part, numbers)
             comparison.add(result.sums, chunk, poses, rotations)
             result.poses.put(chunk, poses)
             result.scores[chunk[:, None], classes[None, :]] = scores.cpu()
@@ -147,12 +166,15 @@ def align(
 class _Comparison:
     """What all chunks of a pass share."""
 
-    def __init__(self, images: PolarImages, noise: Tensor, settings: PassSettings, device: torch.device):
+    def __init__(
+        self, images: PolarImages, present: Poses, averages: Averages, settings: PassSettings, device: torch.device
+    ):
         search = settings.search
-        self.images, self.settings, self.device = images, settings, device
+        self.images, self.present, self.averages = images, present, averages
+        self.settings, self.device = settings, device
         self.harmonics = search.harmonics(images.grid, device)
         self.sum_harmonics = settings.sum.harmonics(images.grid, device)
-        self.ring_weights = images.pixels[:search.rings].to(device) / noise[:search.rings]
+        self.ring_weights = images.pixels[:search.rings].to(device) / averages.noise[:search.rings]
         self.shifts = settings.shifts.to(device)
         self.search_grid, self.sum_grid = search.grid(images.grid), settings.sum.grid(images.grid)
         self.shift_ramps = self.search_grid.ramps(self.shifts)
@@ -162,9 +184,7 @@ class _Comparison:
         self.profile_matrix = self.harmonics.rotation_matrix(self.psi)
         self.sum_matrix = self.sum_harmonics.rotation_matrix(self.psi).conj()
 
-    def poses(
-        self, chunk: Tensor, centres: Tensor, refs: References, numbers: Tensor, offsets: Tensor
-    ) -> tuple[Poses, Tensor, Tensor]:
+    def poses(self, chunk: Tensor, centres: Tensor, refs: References, numbers: Tensor) -> tuple[Poses, Tensor, Tensor]:
         """The best poses of a chunk of images, the means of ``exp(-i m psi)`` over each, and the scores by class."""
         samples = self.settings.search.of(self.images.samples[chunk]).to(self.device)
         ctf2 = self.images.ctf2[chunk, :self.settings.search.rings].to(self.device)
@@ -173,30 +193,82 @@ class _Comparison:
         flat = tuple(part.view(len(part), -1, part.shape[-1]) for part in parts)
         scores = best_over_rotations(flat, refs, self.harmonics, self.settings.mirror)
         scores = scores.view(len(chunk), len(self.shifts), len(numbers), -1)
-        base = offsets - 0.5 * ctf2 @ refs.power.T
-        scores = scores + base[:, None, :, None]
+        offsets = self.averages.offsets[numbers]
+        scores = scores + (offsets - 0.5 * ctf2 @ refs.power.T)[:, None, :, None]
+        by_class = scores.amax((1, 3)) - offsets
         shift, local, flip = _best_cells(scores, self.settings.best)
-        profile = self._profiles(parts, refs, shift, local, flip) + base.gather(1, local)[..., None]
-        weights, rotations, psi, score, total = self._posterior(profile)
+        profile, gain = self._profiles(chunk, samples, ctf2, parts, refs, numbers, shift, local, flip)
+        by_class = self._without_gain(chunk, by_class, gain, numbers)
+        weights, rotations, psi, score, total = self._posterior(profile + offsets[local][..., None])
         order = weights.argsort(dim=1, descending=True, stable=True)
         pick = lambda values: values.gather(1, order)
-        first_offset = offsets[pick(local)[:, 0]]
         poses = Poses(
             classes=numbers[pick(local)], flips=pick(flip) == 1, psi=pick(psi),
             shifts=self.shifts[pick(shift)] + centres[:, None], weights=pick(weights),
-            log_likelihood=score + torch.log(total) - first_offset,
+            log_likelihood=score + torch.log(total) - offsets[pick(local)[:, 0]],
         )
         rotations = rotations.gather(1, order[..., None].expand(-1, -1, rotations.shape[-1]))
-        return poses.padded(self.settings.best), rotations, scores.amax((1, 3)) - offsets
+        return poses.padded(self.settings.best), rotations, by_class
 
-    def _profiles(self, parts, refs: References, shift: Tensor, local: Tensor, flip: Tensor) -> Tensor:
-        """Correlation of single cells at all rotations, ``(n, T, rotations)``."""
+    def _profiles(self, chunk, samples, ctf2, parts, refs, numbers, shift, local, flip) -> tuple[Tensor, Tensor]:
+        """Log-likelihoods of single cells at all rotations, ``(n, T, rotations)``.
+
+        An image is compared with the average of its own class without itself; the second result is what its own part
+        in the average would have added to its best score, ``(n,)``.
+        """
         image = torch.arange(len(shift), device=self.device)[:, None].expand_as(shift)
         chosen = self.harmonics.join(*(part[:, image, shift] for part in parts)).permute(1, 2, 0, 3)
         reference = refs.by_class[local]
+        power = refs.power[local]
+        own, part, present = self._own_part(chunk, samples, ctf2)
+        mine = (numbers[local] == present[:, None])
+        with_own = power
+        if own is not None:
+            # (A - p Y / D) D / (D - p CTF^2) is the average of the others.
+            others = (reference - (own * self.ring_weights * self.harmonics.multiplicity[:, None])[:, None]) \
+                * part[:, None, None, :]
+            scale = self.ring_weights * self.harmonics.multiplicity[:, None]
+            others_power = (others.abs() ** 2 / scale).sum(-2)
+            reference = torch.where(mine[..., None, None], others, reference)
+            power = torch.where(mine[..., None], others_power, power)
         reference = torch.where((flip == 1)[..., None, None], reference.conj(), reference)
         profile = rotation_profile(chosen.flatten(0, 1), reference.flatten(0, 1), self.profile_matrix)
-        return profile.view(*shift.shape, -1)
+        profile = profile.view(*shift.shape, -1) - 0.5 * (ctf2[:, None] * power).sum(-1)[..., None]
+        best = torch.where(mine, profile.amax(-1), -torch.inf).amax(1)
+        return profile, best
+
+    def _own_part(self, chunk, samples, ctf2):
+        """Each image's part of its class's average ``(n, count, rings)``, the factor that makes up for it, its class."""
+        present = self.present
+        weights = present.weights[chunk].to(self.device)
+        classes = present.classes[chunk, 0].to(self.device)
+        n = len(chunk)
+        own = torch.zeros(n, self.harmonics.count, self.settings.search.rings, dtype=torch.complex64, device=self.device)
+        total = torch.zeros(n, device=self.device)
+        for slot in range(weights.shape[1]):
+            weight = weights[:, slot] * (present.classes[chunk, slot].to(self.device) == classes)
+            weight = torch.where(weight > SMALLEST_WEIGHT, weight, 0)
+            rows = weight.nonzero()[:, 0]
+            if not len(rows):
+                continue
+            where = chunk[rows.cpu()]
+            moved = samples[rows] * self.search_grid.ramps(present.shifts[where, slot].to(self.device))
+            turn = self.harmonics.rotation_matrix(present.psi[where, slot].to(self.device)).conj()
+            part = self.harmonics.join(*self.harmonics.analyse(moved)).permute(1, 0, 2) * turn[:, :, None]
+            part = torch.where(present.flips[where, slot].to(self.device)[:, None, None], part.conj(), part)
+            own[rows] += part * weight[rows, None, None]
+            total[rows] += weight[rows]
+        denominator = self.averages.denominators[classes]
+        own = own / denominator[:, None]
+        part = denominator / (denominator - total[:, None] * ctf2).clamp_min(1e-3 * denominator)
+        return own, part, classes
+
+    def _without_gain(self, chunk, by_class, best, numbers):
+        """Scores by class with that of the own class replaced by the one without the image itself."""
+        present = self.present.classes[chunk, 0].to(self.device)
+        known = torch.isfinite(best)
+        mine = (numbers[None, :] == present[:, None]) & known[:, None]
+        return torch.where(mine, best[:, None], by_class)
 
     def _posterior(self, profile: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         """Weights ``(n, T)``, means of ``exp(-i m psi)`` ``(n, T, count)``, best psi, best score and mean odds."""

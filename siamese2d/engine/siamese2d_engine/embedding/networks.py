@@ -6,7 +6,7 @@ import math
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import pad, relu
+from torch.nn.functional import relu
 
 from siamese2d_engine.embedding.steerable import synthesis_matrices, steerable_basis
 from siamese2d_engine.errors import InputError
@@ -16,20 +16,21 @@ class SteerableNetwork(nn.Module):
     """Exactly invariant to rotations in the plane (by multiples of the angular step) and, with `mirror`, to mirroring.
 
     The image is written in steerable functions ``h_q(r) exp(i m phi)``; filters mix the radial functions of each angular
-    order m, which gives the responses of full-size learnt filters at all rotations. These go through a second, circular
-    convolution along the angle, and are pooled over it by mean and maximum. Rotating the image shifts the responses along the
-    angle, mirroring it reverses them (conjugate coefficients), so the pooled features do not change.
+    order m, which gives the responses of learnt filters of full size at all rotations. The responses, plus a bias and
+    rectified, are pooled over the angle by mean, mean square and maximum, and go through two dense layers. Rotating the
+    image shifts the responses along the angle, mirroring it reverses them (conjugate coefficients), so the pooled features
+    do not change.
 
     Parameters
     ----------
     working_box : int
         Width of the images.
+    dimensions : int
+        Of the output.
     rings, harmonics : int
         Radial functions; largest angular order.
     channels, angles, hidden : int
-        Filters of both layers; samples of the angle; width of the dense layer.
-    dimensions : int
-        Of the output.
+        Filters; samples of the angle; width of the first dense layer.
     mirror : bool
         Give an image and its mirror image the same vector.
     """
@@ -44,33 +45,29 @@ class SteerableNetwork(nn.Module):
         self.register_buffer("synthesis", synthesis_matrices(harmonics, angles), persistent=False)
         scale = math.sqrt(rings * (2 * harmonics + 1))
         self.filters = nn.Parameter(torch.randn(2, harmonics + 1, rings, channels) / scale)
-        self.first_norm = nn.BatchNorm1d(channels)
-        self.along_angle = nn.Conv1d(channels, channels, 3)
-        self.second_norm = nn.BatchNorm1d(channels)
+        self.bias = nn.Parameter(torch.zeros(channels, 1))
         self.head = nn.Sequential(
-            nn.BatchNorm1d(2 * channels), nn.Linear(2 * channels, hidden), nn.BatchNorm1d(hidden), nn.ReLU(),
+            nn.BatchNorm1d(3 * channels), nn.Linear(3 * channels, hidden), nn.BatchNorm1d(hidden), nn.ReLU(),
             nn.Linear(hidden, dimensions),
         )
 
     def forward(self, images: Tensor) -> Tensor:
         """Vectors ``(n, d)`` of images ``(n, w, w)``."""
         real, imaginary = torch.einsum("np,cpmq->cmnq", images.flatten(1), self.basis)
-        responses = self._responses(real, imaginary)
+        pooled = self._pooled(real, imaginary)
         if self.mirror:
-            responses = torch.cat([responses, self._responses(real, -imaginary)])
-        angular = relu(self.first_norm(responses))
-        angular = relu(self.second_norm(self.along_angle(pad(angular, (1, 1), mode="circular"))))
-        pooled = torch.cat([angular.mean(dim=-1), angular.amax(dim=-1)], dim=1)
-        if self.mirror:
-            pooled = pooled.view(2, len(images), -1).mean(dim=0)
+            pooled = (pooled + self._pooled(real, -imaginary)) / 2
         return self.head(pooled)
 
-    def _responses(self, real: Tensor, imaginary: Tensor) -> Tensor:
-        """Responses ``(n, channels, angles)`` from coefficients ``(harmonics + 1, n, rings)``."""
+    def _pooled(self, real: Tensor, imaginary: Tensor) -> Tensor:
+        """Pooled responses ``(n, 3 channels)`` to coefficients ``(harmonics + 1, n, rings)``."""
         filter_real, filter_imaginary = self.filters
         mixed = torch.stack([real @ filter_real - imaginary @ filter_imaginary,
                              real @ filter_imaginary + imaginary @ filter_real])
-        return torch.einsum("cmnk,cma->nka", mixed, self.synthesis)
+        responses = torch.einsum("cmnk,cma->nka", mixed, self.synthesis) + self.bias
+        positive = relu(responses)
+        # The maximum is taken before rectifying, so that filters that fit nowhere still have a gradient.
+        return torch.cat([positive.mean(dim=-1), positive.square().mean(dim=-1), responses.amax(dim=-1)], dim=1)
 
 
 class OriginalNetwork(nn.Module):

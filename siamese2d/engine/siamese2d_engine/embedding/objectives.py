@@ -83,14 +83,14 @@ class Contrastive:
         pairs = random_pairs(self._labels[self._held_out], 4 * len(self._held_out), generator)
         losses = []
         for chunk in zip(*(part.split(self._settings.batch_size) for part in pairs)):
-            losses.append(self._loss(network, self._held_out, chunk, generator).item() * len(chunk[0]))
+            losses.append(self._loss(network, self._held_out, chunk, None).item() * len(chunk[0]))
         return sum(losses) / len(pairs[0])
 
     def _loss(self, network: nn.Module, positions: Tensor, pairs: tuple[Tensor, Tensor, Tensor],
-              generator: torch.Generator) -> Tensor:
+              generator: torch.Generator | None) -> Tensor:
         first, second, different = pairs
         batch = self._spectra[positions[torch.cat([first, second])].to(self._spectra.device)]
-        images = self._views.one(batch, generator) if self._settings.random_views else self._views.plain(batch)
+        images = _one_view(self._views, batch, generator if self._settings.random_views else None)
         return contrastive_loss(*network(images).chunk(2), different.to(images.device), self._settings.margin)
 
 
@@ -111,15 +111,19 @@ class Triplet:
             yield self._loss(network, batch, seeded_generator(self._settings.seed, epoch, step))
 
     def validation_loss(self, network: nn.Module) -> float:
-        generator = seeded_generator(self._settings.seed, VALIDATION)
-        losses = [self._loss(network, batch, generator).item() for batch in self._batches(self._held_out, VALIDATION)]
+        losses = [self._loss(network, batch, None).item() for batch in self._batches(self._held_out, VALIDATION)]
         return sum(losses) / len(losses)
 
     def _batches(self, positions: Tensor, epoch: int) -> list[Tensor]:
         batches = class_balanced(self._labels[positions], self._settings.batch_size, seed_from(self._settings.seed, epoch))
         return [positions[batch] for batch in batches]
 
-    def _loss(self, network: nn.Module, batch: Tensor, generator: torch.Generator) -> Tensor:
+    def _loss(self, network: nn.Module, batch: Tensor, generator: torch.Generator | None) -> Tensor:
         spectra = self._spectra[batch.to(self._spectra.device)]
-        images = self._views.one(spectra, generator) if self._settings.random_views else self._views.plain(spectra)
+        images = _one_view(self._views, spectra, generator if self._settings.random_views else None)
         return self._criterion(network(images), self._labels[batch].to(images.device))
+
+
+def _one_view(views: Views, spectra: Tensor, generator: torch.Generator | None) -> Tensor:
+    """A random view to train on; without a generator the image itself, as it is embedded later, to validate on."""
+    return views.plain(spectra) if generator is None else views.one(spectra, generator)

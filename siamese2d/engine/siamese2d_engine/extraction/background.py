@@ -75,7 +75,7 @@ def _plane(box: int) -> np.ndarray:
 
 
 def _least_squares(values: np.ndarray, weights: np.ndarray, functions: np.ndarray) -> np.ndarray:
-    """Weighted least-squares coefficients ``(n, f)`` of functions ``(p, f)`` for values ``(n, p)``: normal equations."""
+    """Weighted least-squares coefficients ``(n, f)`` of functions ``(p, f)`` for values ``(n, p)``."""
     products = (functions[:, :, None] * functions[:, None, :]).reshape(len(functions), -1)
     size = functions.shape[1]
     matrices = (weights @ products).reshape(-1, size, size)

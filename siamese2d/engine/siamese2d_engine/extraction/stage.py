@@ -1,8 +1,8 @@
 """The stage ``extract``: particle images around coordinates.
 
-The box is cut at the nearest pixel and its pixels are copied, not interpolated. The coordinate is kept as given, so that
-the particle's centre lies up to half a pixel beside the centre of its box, by the fractional part of the coordinate, as in
-RELION; columns of an alignment, if the coordinates carry them, stay valid.
+The box is cut at the nearest pixel and its pixels are copied, not interpolated. The coordinate is kept as given, so
+that the particle's centre lies up to half a pixel beside the centre of its box, by the fractional part of the
+coordinate, as in RELION; columns of an alignment, if the coordinates carry them, stay valid.
 """
 
 from dataclasses import dataclass
@@ -83,7 +83,8 @@ def extract_particles(run: Run, micrographs: MicrographSet, coordinates: pd.Data
                       threads: int = 1) -> None:
     """Extract all particles into the run's folder.
 
-    Writes ``stacks/<stem>.mrcs``, ``particles.star`` and ``extraction.json``; keeps ``records/<stem>.json`` to resume from.
+    Writes ``stacks/<stem>.mrcs``, ``particles.star`` and ``extraction.json``; keeps ``records/<stem>.json`` to resume
+    from.
 
     Raises
     ------
@@ -100,7 +101,8 @@ def extract_particles(run: Run, micrographs: MicrographSet, coordinates: pd.Data
     table, optics = _tables(run, micrographs, groups, records, settings)
     write_particles(run.path("particles.star"), table, optics)
     summary = [{key: value for key, value in record.items() if key != "rows"} for record in records]
-    write_json(run.path("extraction.json"), {"box": settings.output_box, "particles": len(table), "micrographs": summary})
+    write_json(run.path("extraction.json"),
+               {"box": settings.output_box, "particles": len(table), "micrographs": summary})
     failed = sum(record["status"] == "failed" for record in records)
     run.results.update(particles=len(table), micrographs=len(records) - failed, failed=failed)
 
@@ -115,9 +117,9 @@ def check_settings(settings: Settings) -> None:
         raise InputError(f"--box {box} with --downsample {settings.factor:g} gives images of {small} pixels; at least "
                          f"{SMALLEST_BOX} are needed. Use a larger box or less downsampling.")
     if settings.normalize and settings.radius > box / 2:
-        raise InputError(f"--background-radius {settings.background_radius:g}: a disc of {settings.radius:g} pixels does not "
-                         f"fit into a box of {box}, no background is left around it. Use up to {box // 2}, or a fraction of "
-                         "half the box.")
+        raise InputError(f"--background-radius {settings.background_radius:g}: a disc of {settings.radius:g} "
+                         f"pixels does not fit into a box of {box}, no background is left around it. Use up to "
+                         f"{box // 2}, or a fraction of half the box.")
 
 
 def _check_box(micrographs: MicrographSet, groups: list[pd.DataFrame], settings: Settings) -> None:
@@ -130,8 +132,9 @@ def _check_box(micrographs: MicrographSet, groups: list[pd.DataFrame], settings:
             # A damaged file is reported when its pixels are read, as one failed micrograph.
             continue
         if settings.box > min(height, width):
-            raise InputError(f"{path}: the image of {width} x {height} pixels is smaller than the box (--box {settings.box}, "
-                             f"in micrograph pixels). Use a box of at most {min(height, width) // 2 * 2}.")
+            largest = min(height, width) // 2 * 2
+            raise InputError(f"{path}: the image of {width} x {height} pixels is smaller than the box (--box "
+                             f"{settings.box}, in micrograph pixels). Use a box of at most {largest}.")
 
 
 def _record(run: Run, name: str, path: Path, pixel_size: float, coordinates: pd.DataFrame, settings: Settings) -> dict:
@@ -201,8 +204,8 @@ def _tables(run: Run, micrographs: MicrographSet, groups: list[pd.DataFrame], re
     if not used:
         failed = next((record["message"] for record in records if record["status"] == "failed"), "")
         raise InputError("No particle could be extracted. " + (failed or (
-            f"All {sum(map(len, groups))} boxes of {settings.box} pixels reach over the edge of their micrographs or hold no "
-            "noise; use a smaller --box, or --edge pad.")))
+            f"All {sum(map(len, groups))} boxes of {settings.box} pixels reach over the edge of their micrographs "
+            "or hold no noise; use a smaller --box, or --edge pad.")))
     source = micrographs.subset(used)
     optics, numbers = optics_groups(source, source.pixel_sizes * settings.scale, settings.output_box)
     parts = [particle_rows(groups[i].iloc[records[i]["rows"]], micrographs.table.iloc[i],
@@ -214,9 +217,10 @@ def _warn(run: Run, records: list[dict]) -> None:
     for record in records:
         if record["status"] == "failed":
             run.warn(record["message"])
-    for key, what in (("dropped_at_edge", "particles reach over the edge of their micrograph and were left out; --edge pad "
-                                          "would keep them"),
-                      ("dropped_without_noise", "particles have a constant background and were left out")):
-        number = sum(record.get(key, 0) for record in records)
-        if number:
-            run.warn(f"{number} {what}.")
+    at_edge = sum(record.get("dropped_at_edge", 0) for record in records)
+    if at_edge:
+        run.warn(f"{at_edge} particles reach over the edge of their micrograph and were left out; --edge "
+                 "pad would keep them.")
+    constant = sum(record.get("dropped_without_noise", 0) for record in records)
+    if constant:
+        run.warn(f"{constant} particles have a constant background and were left out.")

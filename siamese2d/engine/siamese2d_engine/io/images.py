@@ -151,7 +151,8 @@ def _byte_order(path: Path, header: bytes) -> str:
         # Mode 0 reads the same in both orders; the sizes do not.
         if mode in MRC_MODES and min(nx, ny, nz) > 0 and nx * ny <= LARGEST_IMAGE_PIXELS:
             return order
-    raise InputError(f"{path}: not an MRC file (no machine stamp, no sensible size and mode). Check the file's ending and content.")
+    raise InputError(f"{path}: not an MRC file (no machine stamp, no sensible size and mode). Check the file's ending and "
+                     "content.")
 
 
 def _guarded(path: Path, read):

@@ -1,7 +1,8 @@
 """STAR files: tables by block name, with errors a user can act on.
 
-The dialect is RELION's: blocks of one loop or of single values, one row per line. Beyond it, values may be quoted, so that
-names with spaces, ``#`` or quotes survive.
+The dialect is RELION's: blocks of one loop or of single values, one row per line. Beyond it, values may be quoted, so
+that names with spaces, ``#`` or quotes survive. The starfile library (0.5.13) does not serve here: it changes ``it's.mrc``
+to ``it"s.mrc``, reads ``a#b.mrc`` as ``a``, and writes the time into every file.
 """
 
 import os
@@ -18,8 +19,14 @@ from siamese2d_engine.io.atomic import atomic_path
 
 # Columns that stay text even when all their values look like numbers.
 TEXT_COLUMNS = (
-    "rlnMicrographName", "rlnImageName", "rlnImageOriginalName", "rlnOpticsGroupName", "rlnCtfImage", "rlnGroupName",
-    "rlnMtfFileName", "rlnReferenceImage",
+    "rlnMicrographName",
+    "rlnImageName",
+    "rlnImageOriginalName",
+    "rlnOpticsGroupName",
+    "rlnCtfImage",
+    "rlnGroupName",
+    "rlnMtfFileName",
+    "rlnReferenceImage",
 )
 MISSING = "<NA>"
 # A quote ends a value only before a space, so that "it's" needs no care; an unquoted # begins a comment.
@@ -76,8 +83,9 @@ def _lines(path: Path) -> list[str]:
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError as error:
-        raise InputError(f"{path}: the file does not exist. Check the path; it is taken relative to {Path.cwd()}.") \
-            from error
+        raise InputError(
+            f"{path}: the file does not exist. Check the path; it is taken relative to {Path.cwd()}."
+        ) from error
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: not a readable STAR file ({error}). Give a text file in STAR format.") from error
     if "\0" in text:
@@ -93,7 +101,7 @@ def _parse(path: Path, lines: Iterable[str]) -> list[_Block]:
         if not values:
             continue
         if values[0].startswith("data_") and len(values) == 1:
-            blocks.append(_Block(values[0][len("data_"):]))
+            blocks.append(_Block(values[0][len("data_") :]))
         elif blocks:
             _add_line(blocks[-1], line.lstrip(), values, f"{path}, line {number}")
     return blocks
@@ -107,8 +115,10 @@ def _add_line(block: _Block, line: str, values: list[str], where: str) -> None:
         _add_name(block, values, where)
     elif block.is_loop:
         if len(values) != len(block.columns):
-            raise InputError(f"{where}: {len(values)} values for {len(block.columns)} columns. The file is truncated or "
-                             "damaged there; mend or remove this row.")
+            raise InputError(
+                f"{where}: {len(values)} values for {len(block.columns)} columns. The file is truncated or "
+                "damaged there; mend or remove this row."
+            )
         block.rows.append(values)
 
 
@@ -120,8 +130,10 @@ def _add_name(block: _Block, values: list[str], where: str) -> None:
     block.columns.append(name)
     if not block.is_loop:
         if len(values) != 2:
-            raise InputError(f"{where}: {name} has {len(values) - 1} values instead of one. The file is truncated or "
-                             "damaged there; mend this line.")
+            raise InputError(
+                f"{where}: {name} has {len(values) - 1} values instead of one. The file is truncated or "
+                "damaged there; mend this line."
+            )
         block.rows = [[*(block.rows[0] if block.rows else []), values[1]]]
 
 

@@ -71,16 +71,22 @@ class Mixture:
 
 @dataclass(frozen=True)
 class _Pixels:
-    """Weighted values of ``k`` micrographs, and the centre ``(k,)`` that moments are taken about for accuracy."""
+    """Weighted values of ``k`` micrographs, and the centre ``(k,)`` that moments are taken about for accuracy.
+
+    The powers 0, 1 and 2 of the distance from the centre, ``(k, b, 3)``, are kept because every iteration needs them.
+    """
 
     values: np.ndarray
     weights: np.ndarray
     centre: np.ndarray
+    powers: np.ndarray
 
     @classmethod
     def of(cls, values: np.ndarray, weights: np.ndarray) -> "_Pixels":
         values, weights = np.asarray(values, dtype=np.float64), np.asarray(weights, dtype=np.float64)
-        return cls(values, weights, (values * weights).sum(1) / weights.sum(1))
+        centre = (values * weights).sum(1) / weights.sum(1)
+        offset = values - centre[:, None]
+        return cls(values, weights, centre, np.stack([np.ones_like(offset), offset, offset**2], axis=2))
 
     @property
     def total(self) -> float:
@@ -92,7 +98,7 @@ class _Pixels:
         return np.sqrt(squares.sum(1) / self.weights.sum(1))
 
     def subset(self, rows: np.ndarray) -> "_Pixels":
-        return _Pixels(self.values[rows], self.weights[rows], self.centre[rows])
+        return _Pixels(self.values[rows], self.weights[rows], self.centre[rows], self.powers[rows])
 
 
 @dataclass(frozen=True)
@@ -128,7 +134,8 @@ def fit(values: np.ndarray, weights: np.ndarray, resolution: np.ndarray | float 
     weights : ndarray
         Number of pixels at each value, ``(k, b)``; 0 where there is none. Every micrograph needs two different values.
     resolution : ndarray or float
-        Spacing of the values that can occur (1 for integers, 0 for a continuum), ``(k,)``; no component becomes narrower.
+        Spacing of the values that can occur (1 for integers, 0 for a continuum), ``(k,)``; no component becomes
+        narrower.
 
     Returns
     -------
@@ -141,7 +148,8 @@ def fit(values: np.ndarray, weights: np.ndarray, resolution: np.ndarray | float 
     gains = list(_first_gains(pixels))
     floors = [_narrowest(pixels, alpha, resolution) for alpha in gains]
     singles = [(*_follow(pixels, _one_gaussian(pixels, alpha), floor), floor) for alpha, floor in zip(gains, floors)]
-    finals = [(*_follow(pixels, state, floor, FINALIST_ROUNDS), floor) for state, floor in _finalists(pixels, gains, floors)]
+    finals = [(*_follow(pixels, state, floor, FINALIST_ROUNDS), floor)
+              for state, floor in _finalists(pixels, gains, floors)]
     finals.sort(key=lambda final: final[1], reverse=True)
     state, reached, _ = max(singles, key=lambda final: final[1])
     needed = max(SMALLEST_GAIN, 1.5 * np.log(pixels.total) / pixels.total)
@@ -155,8 +163,8 @@ def fit(values: np.ndarray, weights: np.ndarray, resolution: np.ndarray | float 
 def fit_gain(values: np.ndarray, weights: np.ndarray, mixture: Mixture) -> np.ndarray:
     """Gains ``(k,)`` of micrographs under a mixture that was fitted before, with its parameters kept.
 
-    Parameters as for `fit`. Two starts, from the micrograph's mean and from its spread; for each micrograph the one with
-    the better likelihood is taken.
+    Parameters as for `fit`. Two starts, from the micrograph's mean and from its spread; for each micrograph the one
+    with the better likelihood is taken.
     """
     pixels = _Pixels.of(values, weights)
     mean, spread = _mixture_moments(mixture)
@@ -168,7 +176,8 @@ def fit_gain(values: np.ndarray, weights: np.ndarray, mixture: Mixture) -> np.nd
     return candidates[reached.argmax(0), np.arange(len(pixels.values))]
 
 
-def share(values: np.ndarray, weights: np.ndarray, mixture: Mixture, alpha: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def share(values: np.ndarray, weights: np.ndarray, mixture: Mixture,
+          alpha: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """How much of every micrograph belongs to component 1, and how well the mixture describes it.
 
     Parameters
@@ -198,8 +207,8 @@ def _distinct(state: _State) -> bool:
 def _follow(pixels: _Pixels, state: _State, floor: float, rounds: int = MAX_ROUNDS) -> tuple[_State, float]:
     """EM with squared extrapolation until it gains no more; the state and its log-likelihood.
 
-    Each round makes two EM steps and a jump along them (SQUAREM: Varadhan & Roland 2008, Scand. J. Stat. 35, 335). A jump
-    that is not better than the second step is dropped, so that the likelihood never falls.
+    Each round makes two EM steps and a jump along them (SQUAREM: Varadhan & Roland 2008, Scand. J. Stat. 35, 335). A
+    jump that is not better than the second step is dropped, so that the likelihood never falls.
     """
     bright, reached = _expect(pixels, state)
     for _ in range(rounds):
@@ -253,9 +262,9 @@ def _log_joint(pixels: _Pixels, state: _State) -> Iterator[np.ndarray]:
 
 
 def _moments(pixels: _Pixels, bright: np.ndarray) -> _Moments:
-    members = np.stack([pixels.weights * (1 - bright), pixels.weights * bright], axis=1)
-    offset = pixels.values - pixels.centre[:, None]
-    number, first, second = np.moveaxis(members @ np.stack([np.ones_like(offset), offset, offset**2], axis=2), 2, 0)
+    lit = pixels.weights * bright
+    members = np.stack([pixels.weights - lit, lit], axis=1)
+    number, first, second = np.moveaxis(members @ pixels.powers, 2, 0)
     mean = first / np.maximum(number, np.finfo(float).tiny)
     return _Moments(number, pixels.centre[:, None] + mean, np.maximum(second - number * mean**2, 0))
 
@@ -263,11 +272,11 @@ def _moments(pixels: _Pixels, bright: np.ndarray) -> _Moments:
 def _maximize(moments: _Moments, state: _State, floor: float) -> _State:
     """M-step in two conditional steps: ``mu, sigma, rho`` given ``alpha``, then ``alpha`` given those.
 
-    With responsibilities ``r_iz`` the expected log-likelihood of micrograph k is ``Q = -n log alpha - sum_iz r_iz [log
-    sigma_z + (x_i / alpha - mu_z)^2 / (2 sigma_z^2)]``. For fixed ``alpha`` it is that of an ordinary mixture of
-    ``x / alpha``. For fixed ``mu, sigma`` and with ``u = 1 / alpha``, ``dQ/du = n / u - u a + b`` where
-    ``a = sum r x^2 / sigma^2`` and ``b = sum r x mu / sigma^2``; its positive root is ``u = (b + sqrt(b^2 + 4 a n)) / (2
-    a)``. Each step raises Q, so the likelihood never falls (ECM: Meng & Rubin 1993, Biometrika 80, 267). Multiplying all
+    With responsibilities ``r_iz`` the expected log-likelihood of micrograph k is ``Q = -n log alpha - sum_iz r_iz
+    [log sigma_z + (x_i / alpha - mu_z)^2 / (2 sigma_z^2)]``. For fixed ``alpha`` it is that of an ordinary mixture of
+    ``x / alpha``. For fixed ``mu, sigma`` and with ``u = 1 / alpha``, ``dQ/du = n / u - u a + b`` where ``a = sum r
+    x^2 / sigma^2`` and ``b = sum r x mu / sigma^2``; its positive root is ``u = (b + sqrt(b^2 + 4 a n)) / (2 a)``.
+    Each step raises Q, so the likelihood never falls (ECM: Meng & Rubin 1993, Biometrika 80, 267). Multiplying all
     ``alpha`` and dividing ``mu, sigma`` by one number changes nothing; it is chosen to make the geometric mean of
     ``alpha`` 1. One micrograph alone keeps ``alpha = 1``.
     """

@@ -1,4 +1,4 @@
-"""A loop over files on several threads, in order; reading, Fourier transforms and arithmetic of arrays run side by side."""
+"""A loop over files on several threads, in order; reading, Fourier transforms and array arithmetic run side by side."""
 
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor

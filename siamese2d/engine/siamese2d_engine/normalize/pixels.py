@@ -65,9 +65,9 @@ class Histogram:
     values, weights : ndarray
         Values and numbers of pixels, each ``(BINS,)``; unused places have weight 0.
     best : float
-        Mean log density that the histogram itself gives to its pixels, nats per pixel. A model's mean log density lies
-        below it by the Kullback-Leibler divergence of the pixels from the model. Corrected for the number of bins (Miller
-        & Madow: they are fitted to the pixels).
+        Mean log density that the histogram itself gives to its pixels, nats per pixel. A model's mean log density
+        lies below it by the Kullback-Leibler divergence of the pixels from the model. Corrected for the number of
+        bins (Miller & Madow: they are fitted to the pixels).
     """
 
     values: np.ndarray
@@ -137,8 +137,8 @@ def _binned(values: np.ndarray, resolution: float) -> tuple[np.ndarray, np.ndarr
 def repair_pixels(image: np.ndarray, sample: PixelSample) -> tuple[np.ndarray, int]:
     """Replace dead and hot pixels by the median of their neighbours.
 
-    A pixel is replaced when it lies `OUTLIER` robust standard deviations from both the image's median and that of the 5 x
-    5 pixels around it, most of which are ordinary. Areas, such as ice or gold, stay as they are.
+    A pixel is replaced when it lies `OUTLIER` robust standard deviations from both the image's median and that of the
+    5 x 5 pixels around it, most of which are ordinary. Areas, such as ice or gold, stay as they are.
 
     Parameters
     ----------

@@ -1,9 +1,10 @@
 """The stage ``normalize``: fit, apply and downsample a set of micrographs.
 
-The normalized pixel is ``(x / alpha - mu_z) / sigma_z`` with z the component that holds most pixels: of the whole set in a
-joint fit, of the micrograph in its own fit. One component for all pixels makes the map increasing and linear over the
-whole image, so that it changes no contrast; in practice it gives the background mean 0 and standard deviation 1 and leaves
-carbon and ice where they are. The fit is made at the pixel size of the output, because downsampling narrows the noise.
+The normalized pixel is ``(x / alpha - mu_z) / sigma_z`` with z the component that holds most pixels: of the whole set
+in a joint fit, of the micrograph in its own fit. One component for all pixels makes the map increasing and linear
+over the whole image, so that it changes no contrast; in practice it gives the background mean 0 and standard
+deviation 1 and leaves carbon and ice where they are. The fit is made at the pixel size of the output, because
+downsampling narrows the noise.
 """
 
 import zlib
@@ -36,8 +37,8 @@ from siamese2d_engine.runs import Run
 METHODS = ("joint", "each", "affine")
 # A joint fit of more micrographs would not change; evenly spaced ones are taken. The others get their gain from it.
 JOINT_MICROGRAPHS = 2000
-# A micrograph whose histogram diverges from the joint fit by more (nats per pixel) does not follow it: about 20 % in the
-# width or 0.3 standard deviations in the mean. Usually its values have an offset beside the gain.
+# A micrograph whose histogram diverges from the joint fit by more (nats per pixel) does not follow it: about 20 % in
+# the width or 0.3 standard deviations in the mean. Usually its values have an offset beside the gain.
 LARGEST_MISFIT = 0.04
 # How often a joint fit is repeated with the micrographs that follow it.
 REFITS = 8
@@ -51,8 +52,8 @@ class Settings:
     Attributes
     ----------
     method : str
-        ``joint``: one mixture for all micrographs and a gain for each; ``each``: a mixture for each; ``affine``: mean and
-        standard deviation of each.
+        ``joint``: one mixture for all micrographs and a gain for each; ``each``: a mixture for each; ``affine``: mean
+        and standard deviation of each.
     factor : float
         Downsampling, 1 or more.
     fit_pixels : int
@@ -110,7 +111,7 @@ def normalize_micrographs(run: Run, micrographs: MicrographSet, settings: Settin
     jobs = list(zip(micrographs.names, micrographs.paths, micrographs.pixel_sizes))
     records = list(progress(parallel_map(lambda job: work(*job), jobs, threads), "normalize", total=len(jobs)))
     good = np.array([record["status"] == "finished" for record in records])
-    _warn(run, records)
+    _warn(run, records, settings.method)
     if not good.any():
         raise InputError(f"None of the {len(records)} micrographs could be normalized. First: {records[0]['message']}")
     kept = micrographs.subset(good)
@@ -145,8 +146,8 @@ def _shared_mixture(run: Run, micrographs: MicrographSet, settings: Settings, th
 def _joint_fit(pairs: list[tuple[Histogram, float]]) -> Mixture:
     """Fit all histograms (given with their resolutions), then those that follow the fit, until these stay the same.
 
-    Where most do not follow, the better half goes on, as in a least trimmed fit: one micrograph of another kind can spoil
-    the first fit for all.
+    Where most do not follow, the better half goes on, as in a least trimmed fit: one micrograph of another kind can
+    spoil the first fit for all.
     """
     values, weights = (np.array([getattr(pair[0], name) for pair in pairs]) for name in ("values", "weights"))
     best, resolutions = np.array([pair[0].best for pair in pairs]), np.array([pair[1] for pair in pairs])
@@ -191,8 +192,9 @@ def _normalize(name: str, path: Path, settings: Settings, shared: Mixture | None
     image = scale.apply(prepared.image)
     notes = [scale.message]
     if prepared.sample.fill_share:
-        notes.append(f"{100 * prepared.sample.fill_share:.1f} % of the pixels are padding, dead or saturated (all of the "
-                     f"value {', '.join(f'{v:g}' for v in prepared.sample.fill_values)}) and were left out of the fit")
+        values = ", ".join(f"{value:g}" for value in prepared.sample.fill_values)
+        notes.append(f"{100 * prepared.sample.fill_share:.1f} % of the pixels are padding, dead or saturated (all of "
+                     f"the value {values}) and were left out of the fit")
     if prepared.repaired:
         notes.append(f"{prepared.repaired} dead or hot pixels were replaced by the median of their neighbours")
     return {
@@ -205,6 +207,8 @@ def _normalize(name: str, path: Path, settings: Settings, shared: Mixture | None
         "sigma": scale.mixture.sigma.tolist(),
         "rho": scale.rho,
         "component": scale.mixture.dominant,
+        "replaced_pixels": prepared.repaired,
+        "uninformative_share": prepared.sample.fill_share,
         "before": prepared.before,
         "after": summary_histogram(image.ravel()[prepared.positions]),
     }, image
@@ -233,9 +237,9 @@ def _prepare(name: str, path: Path, settings: Settings) -> _Prepared:
 
 def _corresponding(image: np.ndarray, shape: tuple[int, int], positions: np.ndarray, factor: float) -> np.ndarray:
     """Pixels of the full image nearest to some pixels of the downsampled one."""
-    rows, columns = np.unravel_index(positions, shape)
-    row, column = (np.minimum((index * factor).astype(int), size - 1) for index, size in zip((rows, columns), image.shape))
-    return image[row, column]
+    indices = np.stack(np.unravel_index(positions, shape))
+    rows, columns = np.minimum((indices * factor).astype(int), np.array(image.shape)[:, None] - 1)
+    return image[rows, columns]
 
 
 def _named_sample(path: Path, values: np.ndarray) -> PixelSample:
@@ -248,7 +252,8 @@ def _named_sample(path: Path, values: np.ndarray) -> PixelSample:
 def _check_output_size(path: Path, shape: tuple[int, int], factor: float) -> None:
     smallest = min(cropped_size(size, factor)[1] for size in shape)
     if smallest < SMALLEST_OUTPUT:
-        raise InputError(f"{path}: --downsample {factor:g} leaves {smallest} of {min(shape)} pixels. Use a smaller factor.")
+        raise InputError(f"{path}: --downsample {factor:g} leaves {smallest} of {min(shape)} pixels. Use a smaller "
+                         "factor.")
 
 
 def _scale(sample: PixelSample, method: str, shared: Mixture | None) -> _Scale:
@@ -274,19 +279,21 @@ def _affine(pixels: Histogram) -> _Scale:
     return _Scale(Mixture(np.full(2, mean), np.full(2, deviation), 0.0, float("-inf")), 1.0, 0.0, "affine")
 
 
-def _warn(run: Run, records: list[dict]) -> None:
-    """One line for every failed micrograph; one for all that left the joint fit, and one for the rest to look at."""
+def _warn(run: Run, records: list[dict], method: str) -> None:
+    """One line for every failed micrograph; one for all that left the joint fit, and one for all with bad pixels."""
     for record in records:
         if record["status"] == "failed":
             run.warn(record["message"])
-    noted = [record for record in records if record["status"] == "finished" and record["message"]]
-    strangers = [record for record in noted if "does not follow" in record["message"]]
+    finished = [record for record in records if record["status"] == "finished"]
+    strangers = [record["name"] for record in finished if method == "joint" and record["fit"] == "own"]
     if strangers:
-        run.warn(f"{len(strangers)} of {len(records)} micrographs do not follow the joint fit and were scaled by their own "
-                 f"(first: {strangers[0]['name']}). Where that is most of them, their values have offsets: use --method each.")
-    others = len(noted) - len([r for r in strangers if ";" not in r["message"]])
-    if others:
-        run.warn(f"{others} micrographs have dead, saturated or hot pixels; normalization.json says which.")
+        run.warn(f"{len(strangers)} of {len(records)} micrographs do not follow the joint fit and were scaled by "
+                 f"their own (first: {strangers[0]}). Where that is most of them, their values have offsets: use "
+                 "--method each.")
+    spoilt = [record["name"] for record in finished if record["replaced_pixels"] or record["uninformative_share"]]
+    if spoilt:
+        run.warn(f"{len(spoilt)} micrographs have dead, saturated or hot pixels (first: {spoilt[0]}); "
+                 "normalization.json says which.")
 
 
 def _mixture_to_json(mixture: Mixture) -> dict:

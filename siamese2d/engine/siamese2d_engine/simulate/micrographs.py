@@ -20,6 +20,7 @@ BOX_OVER_DIAMETER = 1.5  # box in which particles are projected, and in which th
 CLEARANCE = 0.9  # distance of neighbours over the diameter, at least
 ONE_CARBON_EDGE_IN = 4  # micrographs
 TRIES_PER_PARTICLE = 60
+MEAN_COUNT = 20.0  # of empty ice in standard deviations of the noise: that of 400 electrons per pixel
 
 
 @dataclass
@@ -40,8 +41,9 @@ class MicrographPlan:
         Parameters of the one image.
     ice, carbon
         What is no particle.
-    gain, offset
-        Of the detector: recorded = offset - gain * (scattering + noise).
+    gain
+        Of the detector, which counts: recorded = gain * (`MEAN_COUNT` - scattering - noise). Dose and ice thickness scale
+        the whole image, level and contrast alike.
     """
 
     positions: np.ndarray
@@ -52,7 +54,6 @@ class MicrographPlan:
     ice: list[IceBlob]
     carbon: CarbonEdge | None
     gain: float
-    offset: float
 
 
 def particle_box(diameter: float, pixel_size: float) -> int:
@@ -97,7 +98,6 @@ def plan_micrograph(
         ice=large + small,
         carbon=carbon,
         gain=rng.uniform(5, 15),
-        offset=rng.uniform(100, 300),
     )
 
 
@@ -131,7 +131,7 @@ def render_micrograph(
     snr: float,
     generator: torch.Generator,
 ) -> Tensor:
-    """The micrograph ``(size, size)`` as a camera records it: dark particles, arbitrary gain and offset.
+    """The micrograph ``(size, size)`` as a camera records it: dark particles, arbitrary gain.
 
     Parameters
     ----------
@@ -153,7 +153,7 @@ def render_micrograph(
     image += shape_noise(torch.randn(size, size, generator=generator), noise_power(s2, ctf))
     _add_junk(image, plan, s2, pixel_size, generator)
     image += 0.5 * slow_background(size, size, generator)
-    return plan.offset - plan.gain * image
+    return plan.gain * (MEAN_COUNT - image)
 
 
 def project_particles(

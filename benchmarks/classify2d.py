@@ -1,0 +1,193 @@
+#!/usr/bin/env python3
+"""2D classification on sets with a known truth: ours, ablations of it, clustering of pixels, RELION where installed.
+
+Each SET is a folder with ``particles.star``, ``particles.mrcs`` and ``truth.npz``, which holds either ``R`` (``(n, 3, 3)``,
+the last row is the viewing direction) or ``view`` (``(n, 3)``), and for mixtures ``species`` (``(n,)``). With ``--junk`` the
+highest species number is junk. Every method runs in a process of its own, so that CPU seconds and peak memory are its own.
+Prints a table and writes JSON.
+"""
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from sklearn.cluster import KMeans
+from sklearn.decomposition import PCA
+from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
+
+from siamese2d_engine.classify import engine, stage
+from siamese2d_engine.classify.schedule import Recipe
+from siamese2d_engine.evaluate.classes import angular_spread, majority_species
+from siamese2d_engine.io.atomic import write_json
+from siamese2d_engine.io.particles import read_particles
+from siamese2d_engine.io.star import read_star
+from siamese2d_engine.runs import Run
+
+
+def ours(star: Path, args: argparse.Namespace, folder: Path, **changed) -> np.ndarray:
+    """Labels by the stage ``classify``."""
+    settings = stage.Settings(classes=args.classes, mirror=args.mirror, seed=args.seed, **changed)
+    with Run(folder / "run", "classify", {}, [star]) as run:
+        stage.classify_particles(run, star, read_particles(star), settings, None, torch.device(args.device))
+    return read_star(folder / "run" / "particles.star")["particles"]["rlnClassNumber"].to_numpy()
+
+
+def with_recipe(change: Callable[[Recipe, argparse.Namespace], Recipe]):
+    """Ours with another schedule."""
+    def method(star, args, folder):
+        original = stage.Recipe
+        stage.Recipe = lambda **given: change(original(**given), args)
+        stage.Recipe.last, stage.Recipe.finish = original.last, original.finish
+        return ours(star, args, folder)
+    return method
+
+
+def without_balance(star, args, folder):
+    engine.balanced_offsets = lambda scores, offsets: torch.zeros_like(offsets)
+    return ours(star, args, folder)
+
+
+def pixels(star: Path, args: argparse.Namespace, folder: Path, components: int | None = None) -> np.ndarray:
+    """k-means of the images as they are, or of their principal components."""
+    particles = read_particles(star)
+    rows = particles.images.read(np.arange(len(particles))).reshape(len(particles), -1)
+    if components:
+        rows = PCA(components, random_state=args.seed).fit_transform(rows)
+    return KMeans(args.classes, n_init=1, random_state=args.seed).fit_predict(rows) + 1
+
+
+def relion(star: Path, args: argparse.Namespace, folder: Path) -> np.ndarray:
+    """RELION's 25 iterations of expectation maximisation."""
+    particles = read_particles(star)
+    diameter = stage.DEFAULT_MASK * particles.box * particles.pixel_size
+    ctf = ["--ctf"] if "rlnDefocusU" in particles.table else []
+    subprocess.run(
+        ["relion_refine", "--i", star.name, "--o", str(folder / "run"), "--K", str(args.classes), "--iter", "25",
+         "--particle_diameter", f"{diameter:.0f}", "--tau2_fudge", "2", "--flatten_solvent", "--zero_mask", "--psi_step",
+         "10", "--offset_range", "5", "--offset_step", "2", "--norm", "--scale", "--oversampling", "1", "--j",
+         str(args.threads), "--random_seed", str(args.seed), *ctf],
+        cwd=star.parent, check=True, stdout=subprocess.DEVNULL)
+    table = read_star(folder / "run_it025_data.star")["particles"]
+    by_name = dict(zip(table["rlnImageName"], table["rlnClassNumber"]))
+    return np.array([by_name[name] for name in particles.table["rlnImageName"]])
+
+
+METHODS = {
+    "ours": ours,
+    "ours, no CTF": lambda star, args, folder: ours(star, args, folder, ignore_ctf=True),
+    "ours, all classes at once": with_recipe(lambda recipe, args: replace(recipe, first_classes=args.classes)),
+    "ours, no replacement": with_recipe(lambda recipe, args: replace(recipe, replacements=0)),
+    "ours, no pruning": with_recipe(lambda recipe, args: replace(recipe, candidates=args.classes)),
+    "ours, no balance": without_balance,
+    "k-means on pixels": pixels,
+    "k-means on 50 PCA components": lambda star, args, folder: pixels(star, args, folder, 50),
+    "RELION": relion,
+}
+
+
+def scores(labels: np.ndarray, truth: dict, junk: bool) -> dict:
+    """Spread in degrees, and for mixtures NMI, ARI, purity and junk recall and precision by majority."""
+    directions = truth["view"] if "view" in truth else truth["R"][:, 2]
+    species = truth.get("species", np.zeros(len(labels), int))
+    real = species < species.max() if junk else np.ones(len(labels), bool)
+    result = {
+        "spread": angular_spread(labels[real], directions[real], mirror=False),
+        "spread_mirror": angular_spread(labels[real], directions[real], mirror=True),
+        "classes": len(np.unique(labels)),
+        "smallest": int(np.bincount(labels)[np.unique(labels)].min()),
+    }
+    if len(np.unique(species)) > 1:
+        # The evaluation calls junk 0.
+        named = np.where(real, species + 1, 0)
+        predicted = majority_species(labels, named)
+        result |= {
+            "purity": float((predicted == named).mean()),
+            "NMI": float(normalized_mutual_info_score(species, labels)),
+            "ARI": float(adjusted_rand_score(species, predicted)),
+        }
+    if junk:
+        found = (predicted == 0) & ~real
+        result |= {"junk_recall": float(found.sum() / (~real).sum()),
+                   "junk_precision": float(found.sum() / max(1, (predicted == 0).sum()))}
+    return result
+
+
+def measure(name: str, folder: Path, args: argparse.Namespace) -> dict:
+    """Run one method in its own process."""
+    with tempfile.TemporaryDirectory() as scratch:
+        output = Path(scratch) / "labels.npy"
+        command = [sys.executable, __file__, str(folder), "--single", name, "--labels", str(output), "--classes",
+                   str(args.classes), "--seed", str(args.seed), "--threads", str(args.threads), "--device", args.device,
+                   "--mirror" if args.mirror else "--no-mirror"]
+        started = time.monotonic()
+        process = subprocess.Popen(command, stdout=None if args.verbose else subprocess.DEVNULL)
+        _, status, usage = os.wait4(process.pid, 0)
+        if status:
+            return {"method": name, "set": folder.name, "error": f"exit status {os.waitstatus_to_exitcode(status)}"}
+        truth = dict(np.load(folder / "truth.npz"))
+        return {
+            "method": name, "set": folder.name, "K": args.classes, "seed": args.seed,
+            **scores(np.load(output), truth, args.junk),
+            "cpu_seconds": usage.ru_utime + usage.ru_stime, "wall_seconds": time.monotonic() - started,
+            "peak_mb": usage.ru_maxrss / 1024,
+        }
+
+
+def run_single(folder: Path, args: argparse.Namespace) -> None:
+    torch.set_num_threads(args.threads)
+    with tempfile.TemporaryDirectory() as scratch:
+        np.save(args.labels, METHODS[args.single](folder / "particles.star", args, Path(scratch)))
+
+
+def table_row(result: dict) -> str:
+    if "error" in result:
+        return f"{result['set']:8} {result['method']:32} {result['error']}"
+    extra = "".join(f" {key} {result[key]:.3f}" for key in ("purity", "NMI", "ARI", "junk_recall", "junk_precision")
+                    if key in result)
+    return (f"{result['set']:8} {result['method']:32} K {result['K']:3} seed {result['seed']} | spread {result['spread']:5.1f} "
+            f"modulo mirror {result['spread_mirror']:5.1f} | classes {result['classes']:3} smallest {result['smallest']:4} | "
+            f"CPU {result['cpu_seconds']:6.1f} s wall {result['wall_seconds']:6.1f} s peak {result['peak_mb']:5.0f} MB{extra}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("sets", nargs="+", type=Path, metavar="SET")
+    parser.add_argument("--methods", nargs="+", choices=list(METHODS), default=["ours", "k-means on 50 PCA components"])
+    parser.add_argument("--classes", type=int, default=50)
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0])
+    parser.add_argument("--mirror", action=argparse.BooleanOptionalAction, default=True)
+    parser.add_argument("--junk", action="store_true", help="the highest species number is junk")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--json", type=Path, default=Path("classify2d.json"))
+    parser.add_argument("--verbose", action="store_true", help="show what the methods print")
+    parser.add_argument("--single", help=argparse.SUPPRESS)
+    parser.add_argument("--labels", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--seed", type=int, default=0, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.single:
+        run_single(args.sets[0].resolve(), args)
+        return
+    results = []
+    for folder in args.sets:
+        for name in args.methods:
+            if name == "RELION" and not shutil.which("relion_refine"):
+                print(f"{folder.name:8} RELION: relion_refine is not on the path", flush=True)
+                continue
+            for args.seed in args.seeds:
+                results.append(measure(name, folder.resolve(), args))
+                print(table_row(results[-1]), flush=True)
+                write_json(args.json, results)
+
+
+if __name__ == "__main__":
+    main()

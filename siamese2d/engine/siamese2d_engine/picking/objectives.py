@@ -1,0 +1,116 @@
+"""Objectives of positive-unlabeled learning, each one function of the logits.
+
+All take the logits of pixels labelled as particles and of unlabeled pixels, and the prior: the share of unlabeled pixels
+that lie on particles. All return one scalar to be minimised. Equations are cited as in
+
+* Elkan & Noto 2008, "Learning classifiers from only positive and unlabeled data";
+* du Plessis, Niu & Sugiyama 2014, "Analysis of learning from positive and unlabeled data";
+* Kiryo et al. 2017, "Positive-unlabeled learning with non-negative risk estimator";
+* Mann & McCallum 2010, "Generalized expectation criteria";
+* Bepler et al. 2019, "Positive-unlabeled convolutional neural networks for particle picking" (Methods).
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.nn.functional import softplus
+
+Objective = Callable[[Tensor, Tensor, float, float], Tensor]
+
+
+def positive_risk(logits: Tensor) -> Tensor:
+    """Mean cross entropy of `logits`, any shape, against the label *particle*: ``-log sigmoid(logit)``; 0 if empty."""
+    return softplus(-logits).mean() if logits.numel() else logits.sum()
+
+
+def negative_risk(logits: Tensor) -> Tensor:
+    """Mean cross entropy of `logits`, any shape, against the label *background*: ``-log(1 - sigmoid(logit))``; 0 if empty."""
+    return softplus(logits).mean() if logits.numel() else logits.sum()
+
+
+def pn(positive: Tensor, unlabeled: Tensor, prior: float, weight: float = 1.0) -> Tensor:
+    """Positive-negative risk: unlabeled pixels taken for background, classes weighted by the prior.
+
+    ``pi E_P[l(f, 1)] + (1 - pi) E_U[l(f, 0)]``; `weight` is not used by this objective.
+    """
+    return prior * positive_risk(positive) + (1 - prior) * negative_risk(unlabeled)
+
+
+def pu(positive: Tensor, unlabeled: Tensor, prior: float, weight: float = 1.0) -> Tensor:
+    """Unbiased positive-unlabeled risk (du Plessis et al. 2014, eq. 3; the weighting idea is Elkan & Noto's).
+
+    ``pi E_P[l(f, 1)] + E_U[l(f, 0)] - pi E_P[l(f, 0)]``; may become negative. `weight` is not used.
+    """
+    background = negative_risk(unlabeled) - prior * negative_risk(positive)
+    return prior * positive_risk(positive) + background
+
+
+def nnpu(positive: Tensor, unlabeled: Tensor, prior: float, weight: float = 1.0) -> Tensor:
+    """Non-negative positive-unlabeled risk (Kiryo et al. 2017, eq. 6 and algorithm 1 with beta 0, gamma 1).
+
+    ``pi E_P[l(f, 1)] + max(0, B)`` with ``B = E_U[l(f, 0)] - pi E_P[l(f, 0)]``. The returned value is that risk; where B
+    is negative its gradient is that of ``-B`` alone, which undoes the overfitting. `weight` is not used.
+    """
+    background = negative_risk(unlabeled) - prior * negative_risk(positive)
+    risk = prior * positive_risk(positive) + background.clamp(min=0)
+    if background.item() >= 0:
+        return risk
+    return risk.detach() + (background.detach() - background)
+
+
+def ge_kl(positive: Tensor, unlabeled: Tensor, prior: float, weight: float = 10.0) -> Tensor:
+    """Labelled pixels' risk plus `weight` times the divergence of the predicted share from the prior.
+
+    Penalty ``KL(pi || p) = pi log(pi / p) + (1 - pi) log((1 - pi) / (1 - p))`` with ``p = mean sigmoid(unlabeled)``
+    (Mann & McCallum 2010, eq. 4; Bepler et al. 2019).
+    """
+    return positive_risk(positive) + weight * ge_kl_penalty(unlabeled, prior)
+
+
+def ge_binomial(positive: Tensor, unlabeled: Tensor, prior: float, weight: float = 1.0) -> Tensor:
+    """Labelled pixels' risk plus `weight` times `ge_binomial_penalty` (Bepler et al. 2019, the default)."""
+    return positive_risk(positive) + weight * ge_binomial_penalty(unlabeled, prior)
+
+
+def ge_kl_penalty(unlabeled: Tensor, prior: float) -> Tensor:
+    """KL divergence between Bernoulli(prior) and Bernoulli(mean probability) of the unlabeled logits, any shape."""
+    share = torch.sigmoid(unlabeled).mean().clamp(1e-6, 1 - 1e-6)
+    target = unlabeled.new_tensor(prior)
+    return target * (target / share).log() + (1 - target) * ((1 - target) / (1 - share)).log()
+
+
+def ge_binomial_penalty(unlabeled: Tensor, prior: float) -> Tensor:
+    """Cross entropy from the classifier's count of particle pixels to ``Binomial(N, prior)``.
+
+    The count's mean is ``sum g`` and its variance ``sum g (1 - g)`` over the probabilities g; it is approximated by a
+    Gaussian q on k = 0..N, normalised there. The penalty is ``- sum_k q(k) log Binomial(k; N, prior)``.
+
+    Parameters
+    ----------
+    unlabeled : Tensor, shape `(..., n)`
+        Logits; every row of n pixels is one sample with its own count, and the mean over rows is returned.
+    prior : float
+        Expected share of particle pixels, between 0 and 1.
+    """
+    g = torch.sigmoid(unlabeled)
+    mean = g.sum(-1, keepdim=True)
+    # A classifier that is sure everywhere has no variance; a tenth of a pixel keeps q defined on the integers.
+    variance = (g * (1 - g)).sum(-1, keepdim=True).clamp(min=0.1)
+    n = unlabeled.shape[-1]
+    k = torch.arange(n + 1, device=unlabeled.device, dtype=unlabeled.dtype)
+    q = torch.softmax(-(k - mean) ** 2 / (2 * variance), dim=-1)
+    return -(q * log_binomial(n, prior, like=unlabeled)).sum(-1).mean()
+
+
+def log_binomial(n: int, prior: float, like: Tensor) -> Tensor:
+    """``log Binomial(k; n, prior)`` for k = 0..n, shape `(n + 1,)`, on the device and in the type of `like`."""
+    k = torch.arange(n + 1, dtype=torch.float64)
+    total = torch.tensor(float(n), dtype=torch.float64)
+    p = torch.tensor(prior, dtype=torch.float64).clamp(1e-9, 1 - 1e-9)
+    log_choices = torch.lgamma(total + 1) - torch.lgamma(k + 1) - torch.lgamma(total - k + 1)
+    return (log_choices + k * p.log() + (total - k) * (1 - p).log()).to(like)
+
+
+OBJECTIVES: dict[str, Objective] = {"ge-binomial": ge_binomial, "ge-kl": ge_kl, "nnpu": nnpu, "pu": pu, "pn": pn}
+DEFAULT_WEIGHTS = {"ge-binomial": 1.0, "ge-kl": 10.0, "nnpu": 1.0, "pu": 1.0, "pn": 1.0}

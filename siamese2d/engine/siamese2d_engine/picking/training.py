@@ -1,0 +1,238 @@
+"""Training a picker: the loop, the choice of the best epoch, and a checkpoint after every epoch."""
+
+import copy
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import mse_loss
+
+from siamese2d_engine.devices import seed_from, seeded_generator
+from siamese2d_engine.errors import InputError
+from siamese2d_engine.io.atomic import atomic_path
+from siamese2d_engine.picking.judge import Judge
+from siamese2d_engine.picking.labels import unlabeled_prior
+from siamese2d_engine.picking.network import Decoder, PickerNetwork
+from siamese2d_engine.picking.objectives import DEFAULT_WEIGHTS, OBJECTIVES, ge_binomial_penalty, ge_kl_penalty, pn
+from siamese2d_engine.picking.sampling import Sampler
+from siamese2d_engine.picking.settings import Settings
+
+AVERAGING = 0.97
+RISING = 0.2
+LARGEST_GRADIENT = 1.0
+RECONSTRUCTED = 21
+RECONSTRUCTIONS = 64
+
+
+@dataclass
+class State:
+    """Where a training is, complete enough to go on with the same answer.
+
+    Attributes
+    ----------
+    network : PickerNetwork
+        Under training.
+    average : PickerNetwork
+        Running average of its weights, which is what is evaluated and kept.
+    decoder : Decoder or None
+    optimizer : Optimizer
+    density : float or None
+        Expected particles per working pixel; None until estimated.
+    epochs : list of dict
+        ``epoch``, ``loss``, ``penalty``, ``found_at`` (the ranks at which held-out labels were found).
+    best_epoch : int
+        0 before the first.
+    best : dict of str to Tensor
+        Averaged weights of the best epoch.
+    """
+
+    network: PickerNetwork
+    average: PickerNetwork
+    decoder: Decoder | None
+    optimizer: torch.optim.Optimizer
+    density: float | None
+    epochs: list[dict] = field(default_factory=list)
+    best_epoch: int = 0
+    best: dict[str, Tensor] = field(default_factory=dict)
+
+
+def start(network: PickerNetwork, settings: Settings, density: float | None) -> State:
+    """State before the first epoch; `network` already has its first weights."""
+    decoder = None
+    if settings.autoencoder > 0:
+        decoder = Decoder(network.architecture.channels[-1], min(RECONSTRUCTED, network.architecture.receptive_field))
+        decoder.initialise(seeded_generator(settings.seed, -1))
+        decoder.to(next(network.parameters()).device)
+    parameters = [*network.parameters(), *(decoder.parameters() if decoder else [])]
+    optimizer = torch.optim.AdamW(parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay)
+    return State(network, copy.deepcopy(network), decoder, optimizer, density)
+
+
+def learning_rate(step: int, steps: int, highest: float) -> float:
+    """Rate at `step` of `steps`: rising to `highest` over the first fifth, then half a cosine down to a hundredth."""
+    done = (step + 0.5) / steps
+    if done < RISING:
+        return highest * done / RISING
+    return highest * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * (done - RISING) / (1 - RISING))))
+
+
+def in_warm_up(epoch: int, settings: Settings) -> bool:
+    """Whether `epoch`, from 1, still takes unlabeled pixels for background."""
+    return epoch <= round(settings.warm_up * settings.epochs)
+
+
+def train_epoch(state: State, sampler: Sampler, settings: Settings, prior: float) -> tuple[float, float]:
+    """One epoch; its mean loss and the mean penalty on the unlabeled pixels.
+
+    Parameters
+    ----------
+    prior : float
+        Expected share of particle pixels among all pixels.
+    """
+    epoch = len(state.epochs) + 1
+    rng = np.random.default_rng(seed_from(settings.seed, epoch))
+    unlabeled_share = unlabeled_prior(prior, sampler.labelled_share)
+    state.network.train()
+    sums = np.zeros(2)
+    for step in range(settings.steps):
+        rate = learning_rate((epoch - 1) * settings.steps + step, settings.epochs * settings.steps, settings.learning_rate)
+        for group in state.optimizer.param_groups:
+            group["lr"] = rate
+        loss, penalty = _step_loss(state, sampler, settings, unlabeled_share, in_warm_up(epoch, settings), rng)
+        if not torch.isfinite(loss):
+            raise InputError(f"Training diverged in epoch {epoch} (the loss is {loss.item()}). Use a lower --learning-rate.")
+        state.optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_([p for g in state.optimizer.param_groups for p in g["params"]], LARGEST_GRADIENT)
+        state.optimizer.step()
+        _follow(state.average, state.network)
+        sums += (loss.item(), penalty)
+    return float(sums[0]) / settings.steps, float(sums[1]) / settings.steps
+
+
+def _step_loss(state: State, sampler: Sampler, settings: Settings, prior: float, warm_up: bool,
+               rng: np.random.Generator) -> tuple[Tensor, float]:
+    device = next(state.network.parameters()).device
+    windows, inside = (torch.from_numpy(a).to(device) for a in sampler.positives(settings.windows, rng))
+    crops, free = (torch.from_numpy(a).to(device) for a in sampler.unlabeled(settings.crops, settings.crop_outputs, rng))
+    positive = state.network(windows)[inside]
+    features = state.network.features(crops)
+    unlabeled = state.network.classify(features)[free]
+    loss = objective_loss(positive, _in_samples(unlabeled, settings.sample, rng), prior, settings, warm_up)
+    if state.decoder is not None:
+        loss = loss + settings.autoencoder * _reconstruction_loss(state, crops, features, rng)
+    with torch.no_grad():
+        penalty = ge_kl_penalty if settings.objective == "ge-kl" else ge_binomial_penalty
+        return loss, float(penalty(_in_samples(unlabeled.detach(), settings.sample, rng), prior))
+
+
+def objective_loss(positive: Tensor, unlabeled: Tensor, prior: float, settings: Settings, warm_up: bool) -> Tensor:
+    """The chosen objective, or positive-negative risk in the warm-up.
+
+    Risks weighted by the prior are divided by it: positives then weigh 1 in every objective, and one learning rate suits all.
+    """
+    weight = DEFAULT_WEIGHTS[settings.objective] if settings.weight is None else settings.weight
+    if warm_up or settings.objective == "pn":
+        return pn(positive, unlabeled, prior) / prior
+    loss = OBJECTIVES[settings.objective](positive, unlabeled, prior, weight)
+    return loss if settings.objective.startswith("ge-") else loss / prior
+
+
+def _in_samples(logits: Tensor, sample: int, rng: np.random.Generator) -> Tensor:
+    """`logits` `(n,)` in random order as rows of `sample`; what does not fill a row is left out."""
+    size = min(sample, len(logits))
+    rows = len(logits) // size
+    order = torch.from_numpy(rng.permutation(len(logits))[:rows * size]).to(logits.device)
+    return logits[order].view(rows, size)
+
+
+def _reconstruction_loss(state: State, crops: Tensor, features: Tensor, rng: np.random.Generator) -> Tensor:
+    """Mean squared difference between windows and what the decoder makes of their centres' features."""
+    architecture = state.network.architecture
+    n, _, rows, columns = features.shape
+    k, i, j = (rng.integers(m, size=RECONSTRUCTIONS) for m in (n, rows, columns))
+    first = architecture.margin - state.decoder.size // 2
+    windows = [crops[a, first + architecture.stride * b:first + architecture.stride * b + state.decoder.size,
+                     first + architecture.stride * c:first + architecture.stride * c + state.decoder.size]
+               for a, b, c in zip(k, i, j)]
+    return mse_loss(state.decoder(features[k, :, i, j]), torch.stack(windows))
+
+
+@torch.no_grad()
+def _follow(average: PickerNetwork, network: PickerNetwork) -> None:
+    for mean, new in zip(average.parameters(), network.parameters()):
+        mean.lerp_(new, 1 - AVERAGING)
+
+
+def save_checkpoint(path: Path, state: State) -> None:
+    """Write everything that the next epoch depends on, atomically; tensors and plain values only."""
+    with atomic_path(path) as partial:
+        torch.save({
+            "network": state.network.state_dict(),
+            "average": state.average.state_dict(),
+            "decoder": state.decoder.state_dict() if state.decoder else {},
+            "optimizer": state.optimizer.state_dict(),
+            "density": state.density,
+            "epochs": state.epochs,
+            "best_epoch": state.best_epoch,
+            "best": state.best,
+        }, partial)
+
+
+def load_checkpoint(path: Path, state: State) -> None:
+    """Put a checkpoint's content into `state`; InputError if the file is damaged. Nothing in it is executed."""
+    device = next(state.network.parameters()).device
+    try:
+        saved = torch.load(path, map_location=device, weights_only=True)
+        state.network.load_state_dict(saved["network"])
+        state.average.load_state_dict(saved["average"])
+        if state.decoder is not None:
+            state.decoder.load_state_dict(saved["decoder"])
+        state.optimizer.load_state_dict(saved["optimizer"])
+        state.density, state.epochs = saved["density"], saved["epochs"]
+        state.best_epoch, state.best = saved["best_epoch"], saved["best"]
+    except Exception as error:
+        raise InputError(f"{path}: this checkpoint can't be read ({type(error).__name__}). Start again with "
+                         "--overwrite.") from error
+
+
+def run_epochs(state: State, sampler: Sampler, settings: Settings, checkpoint: Path, judge: Judge,
+               report: Callable[[dict], None]) -> None:
+    """Train to the last epoch, or until held-out labels show no progress; `state.best` then holds the result.
+
+    A checkpoint is written after every epoch. `report` is told each epoch's record.
+    """
+    while not is_over(state, judge, settings):
+        epoch = len(state.epochs) + 1
+        loss, penalty = train_epoch(state, sampler, settings, judge.prior(state.density))
+        state.epochs.append({"epoch": epoch, "loss": loss, "penalty": penalty, "found_at": judge.found_at(state.average)})
+        if state.density is None and not in_warm_up(epoch + 1, settings):
+            state.density = judge.estimate_density(state.average)
+        if not state.best_epoch or _is_progress(state, judge):
+            state.best_epoch = epoch
+            state.best = {name: tensor.detach().clone() for name, tensor in state.average.state_dict().items()}
+        save_checkpoint(checkpoint, state)
+        report(state.epochs[-1])
+
+
+def is_over(state: State, judge: Judge, settings: Settings) -> bool:
+    """Whether training is complete; it does not stop early during the warm-up."""
+    epoch = len(state.epochs)
+    waited = epoch - max(state.best_epoch, round(settings.warm_up * settings.epochs))
+    return epoch >= settings.epochs or (judge.has_held_out and waited >= settings.patience)
+
+
+def _is_progress(state: State, judge: Judge) -> bool:
+    """Whether the last epoch is as good as the best, within one standard error of so few labels (Breiman et al. 1984).
+
+    Later epochs, trained at lower rates, are better than a handful of held-out labels can tell; they go first unless they
+    are clearly worse. Without held-out labels the last epoch is taken.
+    """
+    if not judge.has_held_out:
+        return True
+    scores = [judge.average_precision(epoch["found_at"], state.density) for epoch in state.epochs]
+    return scores[-1] + judge.standard_error(scores[-1]) >= max(scores)
