@@ -13,7 +13,7 @@ from pyworkflow import VarTypes
 from pyworkflow.exceptions import ValidationException
 
 from siamese2d.constants import (CONDA_ENV_NAME, CONDA_PACKAGE, CONDA_PYTHON, ENGINE_PROGRAM, ENV_ACTIVATION,
-                                 INSTALLED_MARKER, PIP_ARGS, PYTHON, TORCH_BUILD, TORCH_CPU, TORCH_CPU_INDEX, TORCH_CUDA,
+                                 INSTALLED_MARKER, PIP_ARGS, PYTHON, TORCH_BUILD, TORCH_CPU, TORCH_CUDA,
                                  VENV_FOLDER, VENV_PACKAGE, VERSION)
 
 __version__ = VERSION
@@ -21,6 +21,8 @@ _logo = "siamese2d_logo.png"
 _references = ["Bepler2019", "Chen2020"]
 
 HANDSHAKE_SECONDS = 180
+NO_CPU_BUILD = ("The package indexes in use hold no CPU build of torch: the general one is taken, which is larger. To get the CPU "
+                f"build, add the index that PyTorch's installation page names to {PIP_ARGS}.")
 
 
 class Plugin(pwem.Plugin):
@@ -143,11 +145,11 @@ class Plugin(pwem.Plugin):
         """pip command that installs the engine and all that it needs into the active environment."""
         install = f"python -m pip install {cls.getVar(PIP_ARGS)}".strip()
         engine = f"{install} {shlex.quote(cls.getEngineFolder())}"
-        if cls.getVar(TORCH_BUILD) != TORCH_CPU or _choosesIndex(cls.getVar(PIP_ARGS)):
+        if cls.getVar(TORCH_BUILD) != TORCH_CPU:
             return engine
-        # Only torch comes from the index of CPU builds; all that it needs comes from where everything else does.
-        torch = f"{install} --no-deps --extra-index-url {TORCH_CPU_INDEX} {_pinnedTorch(cls.getEngineFolder())}"
-        return f"{torch} && {engine}"
+        # The CPU build has a version of its own, which only some indexes hold; the general build runs on processors too.
+        torch = f"{install} --no-deps {_pinnedTorch(cls.getEngineFolder())}+cpu"
+        return f"{{ {torch} || echo {shlex.quote(NO_CPU_BUILD)}; }} && {engine}"
 
     # --------------------------- handshake --------------------------------------------
     @classmethod
@@ -277,10 +279,6 @@ def _checkTorchBuild(build):
         return "true"
     message = f"{TORCH_BUILD} is {build}, but must be {TORCH_CPU} or {TORCH_CUDA}."
     return f"{{ echo {shlex.quote(message)} >&2; false; }}"
-
-
-def _choosesIndex(pipArguments):
-    return any(option in pipArguments for option in ("index", "find-links", "-i ", "-f "))
 
 
 def _pinnedTorch(engineFolder):

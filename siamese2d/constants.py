@@ -10,8 +10,6 @@ PYTHON = "SIAMESE2D_PYTHON"
 
 TORCH_CPU = "cpu"
 TORCH_CUDA = "cuda"
-# Where the authors of torch publish their CPU builds (a tenth of the size of the CUDA builds that PyPI holds for Linux).
-TORCH_CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 
 # Packages that `scipion3 installb` builds. A package is installed when its marker file is there, nothing else.
 CONDA_PACKAGE = "siamese2d"

@@ -18,7 +18,7 @@ import siamese2d
 from pyworkflow.exceptions import ValidationException
 from siamese2d import Plugin, quoteArguments
 from siamese2d.constants import (CONDA_ENV_NAME, CONDA_PACKAGE, ENV_ACTIVATION, INSTALLED_MARKER, PIP_ARGS, PYTHON,
-                                 TORCH_BUILD, TORCH_CPU_INDEX, VENV_PACKAGE, VERSION)
+                                 TORCH_BUILD, VENV_PACKAGE, VERSION)
 from siamese2d.tests.layer import FolderTest
 
 GOOD_REPORT = f'{{"version": "{VERSION}", "torch": "2.13.0", "devices": ["cpu", "cuda:0"]}}'
@@ -124,10 +124,17 @@ class TestRecipes(EnvironmentTest):
         with open(os.path.join(Plugin.getEngineFolder(), "pyproject.toml")) as project:
             self.assertIn('"torch ==2.13.0"', project.read())
         torch, engine = Plugin.getPipCommand().split(" && ")
-        self.assertEqual(torch, f"python -m pip install --no-deps --extra-index-url {TORCH_CPU_INDEX} torch==2.13.0")
+        self.assertTrue(torch.startswith("{ python -m pip install --no-deps torch==2.13.0+cpu || echo "))
         self.assertEqual(engine, f"python -m pip install {Plugin.getEngineFolder()}")
-        Plugin._vars[PIP_ARGS] = "--index-url https://mirror.example.org/simple"
-        self.assertNotIn(TORCH_CPU_INDEX, Plugin.getPipCommand())
+
+    def testWithoutACpuBuildTheGeneralOneIsTakenAndSaid(self):
+        Plugin._vars[TORCH_BUILD] = "cpu"
+        command = Plugin.getPipCommand().replace("python -m pip install --no-deps", "false").replace("python -m pip", "echo pip")
+        done = subprocess.run(command, shell=True, capture_output=True, text=True)
+        self.assertEqual(done.returncode, 0)
+        said, then = done.stdout.splitlines()
+        self.assertIn("hold no CPU build of torch", said)
+        self.assertTrue(then.startswith("pip install "))
 
     def testUnknownBuildOfTorchStopsTheRecipe(self):
         Plugin._vars[TORCH_BUILD] = "rocm"

@@ -91,6 +91,17 @@ def test_ge_binomial_penalty_is_smallest_near_the_prior():
     assert torch.sigmoid(levels[int(torch.tensor(penalties).argmin())]).item() == pytest.approx(0.05, abs=0.006)
 
 
+@pytest.mark.parametrize("penalty", [objectives.ge_binomial_penalty, objectives.ge_kl_penalty])
+def test_share_gives_the_value_and_the_batch_the_gradient(penalty):
+    own = _mean([_sigmoid(x) for x in UNLABELED])
+    plain, same, other = _tensor(UNLABELED), _tensor(UNLABELED), _tensor(UNLABELED)
+    values = [penalty(plain, PRIOR), penalty(same, PRIOR, own), penalty(other, PRIOR, 0.9 * own)]
+    for value in values:
+        value.backward()
+    assert values[1].item() == pytest.approx(values[0].item(), rel=1e-9) and values[2].item() != values[0].item()
+    assert same.grad.tolist() == pytest.approx(plain.grad.tolist(), rel=1e-9)
+
+
 def test_log_binomial_sums_to_one_for_many_pixels():
     logs = objectives.log_binomial(4096, 0.0066, like=torch.zeros(1, dtype=torch.float64))
     assert logs.exp().sum().item() == pytest.approx(1, rel=1e-9)

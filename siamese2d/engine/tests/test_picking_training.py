@@ -36,7 +36,8 @@ def _setup(settings=SETTINGS, held_out=True):
     network = PickerNetwork(TINY)
     network.initialise(torch.Generator().manual_seed(settings.seed))
     micrographs = [_micrograph(1), _micrograph(2)]
-    judge = Judge([_micrograph(3, hide=True)], held_out, guess=10 / (140 * 150))
+    hidden = [_micrograph(3, hide=True)]
+    judge = Judge(hidden, held_out, 10 / (140 * 150), hidden)
     return training.start(network, settings, 10 / (140 * 150)), Sampler(micrographs, TINY, 10), judge
 
 
@@ -111,7 +112,7 @@ def _judged(found):
     state.epochs = [{"epoch": i + 1, "found_at": ranks} for i, ranks in enumerate(found)]
     micrograph = LabelledMicrograph(np.zeros((10, 10), np.float32), NONE, np.zeros((20, 2)))
     state.density = 0.2
-    return state, Judge([micrograph], True, guess=0.2)
+    return state, Judge([micrograph], True, 0.2, [])
 
 
 def test_later_epochs_go_first_unless_clearly_worse():
@@ -154,7 +155,7 @@ def test_autoencoder_reconstructs_better_with_training(tmp_path):
 def test_risks_are_scaled_to_weigh_positives_by_one():
     positive, unlabeled = torch.tensor([0.5, -0.5]), torch.tensor([-3.0, 1.0])
     for name in ("pn", "pu", "nnpu"):
-        scaled = training.objective_loss(positive, unlabeled, 0.2, replace(SETTINGS, objective=name), False)
-        assert scaled.item() == pytest.approx(OBJECTIVES[name](positive, unlabeled, 0.2, 1.0).item() / 0.2)
-    warm = training.objective_loss(positive, unlabeled, 0.2, SETTINGS, True)
+        scaled = training.objective_loss(positive, unlabeled, 0.2, replace(SETTINGS, objective=name), None, False)
+        assert scaled.item() == pytest.approx(OBJECTIVES[name](positive, unlabeled, 0.2).item() / 0.2)
+    warm = training.objective_loss(positive, unlabeled, 0.2, SETTINGS, None, True)
     assert warm.item() == pytest.approx(OBJECTIVES["pn"](positive, unlabeled, 0.2, 1.0).item() / 0.2)

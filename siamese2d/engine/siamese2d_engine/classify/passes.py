@@ -10,7 +10,9 @@ from siamese2d_engine.classify.polar import Harmonics, PolarGrid
 from siamese2d_engine.classify.search import Poses, References, best_over_rotations, rotation_profile
 
 # Poses with less of the posterior than this are left out of the sums.
-SMALLEST_WEIGHT = 1e-3
+SMALLEST_WEIGHT = 3e-3
+# Poses with more of it than this are taken out of the average that their image is compared with.
+OWN_WEIGHT = 0.05
 
 
 @dataclass
@@ -175,6 +177,7 @@ class _Comparison:
         self.harmonics = search.harmonics(images.grid, device)
         self.sum_harmonics = settings.sum.harmonics(images.grid, device)
         self.ring_weights = images.pixels[:search.rings].to(device) / averages.noise[:search.rings]
+        self.scale = self.ring_weights * self.harmonics.multiplicity[:, None]
         self.shifts = settings.shifts.to(device)
         self.search_grid, self.sum_grid = search.grid(images.grid), settings.sum.grid(images.grid)
         self.shift_ramps = self.search_grid.ramps(self.shifts)
@@ -197,8 +200,8 @@ class _Comparison:
         scores = scores + (offsets - 0.5 * ctf2 @ refs.power.T)[:, None, :, None]
         by_class = scores.amax((1, 3)) - offsets
         shift, local, flip = _best_cells(scores, self.settings.best)
-        profile, gain = self._profiles(chunk, samples, ctf2, parts, refs, numbers, shift, local, flip)
-        by_class = self._without_gain(chunk, by_class, gain, numbers)
+        profile, own_best = self._profiles(chunk, samples, ctf2, parts, refs, numbers, shift, local, flip)
+        by_class = self._without_own_part(chunk, by_class, own_best, numbers)
         weights, rotations, psi, score, total = self._posterior(profile + offsets[local][..., None])
         order = weights.argsort(dim=1, descending=True, stable=True)
         pick = lambda values: values.gather(1, order)
@@ -211,63 +214,46 @@ class _Comparison:
         return poses.padded(self.settings.best), rotations, by_class
 
     def _profiles(self, chunk, samples, ctf2, parts, refs, numbers, shift, local, flip) -> tuple[Tensor, Tensor]:
-        """Log-likelihoods of single cells at all rotations, ``(n, T, rotations)``.
+        """Log-likelihoods of single cells at all rotations ``(n, T, rotations)``, and of these the own class's best.
 
-        An image is compared with the average of its own class without itself; the second result is what its own part
-        in the average would have added to its best score, ``(n,)``.
+        An image is compared with the average of its own class without itself: its own noise, found again in the average,
+        would hold it where it is.
         """
         image = torch.arange(len(shift), device=self.device)[:, None].expand_as(shift)
         chosen = self.harmonics.join(*(part[:, image, shift] for part in parts)).permute(1, 2, 0, 3)
-        reference = refs.by_class[local]
-        power = refs.power[local]
-        own, part, present = self._own_part(chunk, samples, ctf2)
-        mine = (numbers[local] == present[:, None])
-        with_own = power
-        if own is not None:
-            # (A - p Y / D) D / (D - p CTF^2) is the average of the others.
-            others = (reference - (own * self.ring_weights * self.harmonics.multiplicity[:, None])[:, None]) \
-                * part[:, None, None, :]
-            scale = self.ring_weights * self.harmonics.multiplicity[:, None]
-            others_power = (others.abs() ** 2 / scale).sum(-2)
-            reference = torch.where(mine[..., None, None], others, reference)
-            power = torch.where(mine[..., None], others_power, power)
+        reference, power = refs.by_class[local], refs.power[local]
+        own_classes = self.present.classes[chunk, 0].to(self.device)
+        mine = numbers[local] == own_classes[:, None]
+        row, slot = mine.nonzero(as_tuple=True)
+        own, remaining = self._own_part(chunk, samples, ctf2)
+        # (A - p Y / D) D / (D - p CTF^2) is the average of the others.
+        others = (reference[row, slot] - own[row] * self.scale) * remaining[row, None]
+        reference[row, slot] = others
+        power[row, slot] = (torch.view_as_real(others).square().sum(-1) / self.scale).sum(1)
         reference = torch.where((flip == 1)[..., None, None], reference.conj(), reference)
         profile = rotation_profile(chosen.flatten(0, 1), reference.flatten(0, 1), self.profile_matrix)
         profile = profile.view(*shift.shape, -1) - 0.5 * (ctf2[:, None] * power).sum(-1)[..., None]
-        best = torch.where(mine, profile.amax(-1), -torch.inf).amax(1)
-        return profile, best
+        return profile, torch.where(mine, profile.amax(-1), -torch.inf).amax(1)
 
-    def _own_part(self, chunk, samples, ctf2):
-        """Each image's part of its class's average ``(n, count, rings)``, the factor that makes up for it, its class."""
+    def _own_part(self, chunk: Tensor, samples: Tensor, ctf2: Tensor) -> tuple[Tensor, Tensor]:
+        """Each image's part of its class's average ``(n, count, rings)``, and what to multiply the rest by ``(n, rings)``."""
         present = self.present
-        weights = present.weights[chunk].to(self.device)
-        classes = present.classes[chunk, 0].to(self.device)
-        n = len(chunk)
-        own = torch.zeros(n, self.harmonics.count, self.settings.search.rings, dtype=torch.complex64, device=self.device)
-        total = torch.zeros(n, device=self.device)
+        weights = torch.where(present.classes[chunk] == present.classes[chunk, :1], present.weights[chunk], 0)
+        own = torch.zeros(len(chunk), self.harmonics.count, ctf2.shape[1], dtype=torch.complex64, device=self.device)
         for slot in range(weights.shape[1]):
-            weight = weights[:, slot] * (present.classes[chunk, slot].to(self.device) == classes)
-            weight = torch.where(weight > SMALLEST_WEIGHT, weight, 0)
-            rows = weight.nonzero()[:, 0]
-            if not len(rows):
-                continue
-            where = chunk[rows.cpu()]
-            moved = samples[rows] * self.search_grid.ramps(present.shifts[where, slot].to(self.device))
-            turn = self.harmonics.rotation_matrix(present.psi[where, slot].to(self.device)).conj()
-            part = self.harmonics.join(*self.harmonics.analyse(moved)).permute(1, 0, 2) * turn[:, :, None]
-            part = torch.where(present.flips[where, slot].to(self.device)[:, None, None], part.conj(), part)
-            own[rows] += part * weight[rows, None, None]
-            total[rows] += weight[rows]
-        denominator = self.averages.denominators[classes]
-        own = own / denominator[:, None]
-        part = denominator / (denominator - total[:, None] * ctf2).clamp_min(1e-3 * denominator)
-        return own, part, classes
+            rows = (weights[:, slot] > OWN_WEIGHT).nonzero()[:, 0]
+            if len(rows):
+                moved = aligned_harmonics(self.images, chunk[rows], present, slot, self.settings.search, self.harmonics)
+                own[rows.to(self.device)] += moved * weights[rows, slot].to(self.device)[:, None, None]
+        weight = torch.where(weights > OWN_WEIGHT, weights, 0).sum(1).to(self.device)
+        denominator = self.averages.denominators[present.classes[chunk, 0].to(self.device)]
+        remaining = denominator / (denominator - weight[:, None] * ctf2).clamp_min(1e-3 * denominator)
+        return own / denominator[:, None], remaining
 
-    def _without_gain(self, chunk, by_class, best, numbers):
-        """Scores by class with that of the own class replaced by the one without the image itself."""
-        present = self.present.classes[chunk, 0].to(self.device)
-        known = torch.isfinite(best)
-        mine = (numbers[None, :] == present[:, None]) & known[:, None]
+    def _without_own_part(self, chunk: Tensor, by_class: Tensor, best: Tensor, numbers: Tensor) -> Tensor:
+        """Scores by class where the own class's is the one of its average without the image."""
+        own_classes = self.present.classes[chunk, 0].to(self.device)
+        mine = (numbers == own_classes[:, None]) & torch.isfinite(best)[:, None]
         return torch.where(mine, best[:, None], by_class)
 
     def _posterior(self, profile: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:

@@ -69,9 +69,16 @@ class PolarGrid:
 
     def ramps(self, shifts: Tensor) -> Tensor:
         """Factors ``(s, rings, half_angles)`` complex64 that move images by ``shifts`` ``(s, 2)`` (x, y) in pixels."""
-        kx, ky = (k.to(shifts.device, torch.float32) for k in self.points)
-        phase = -2 * torch.pi * (shifts[:, 0, None, None] * kx + shifts[:, 1, None, None] * ky)
-        return torch.polar(torch.ones_like(phase), phase)
+        angles = torch.pi * torch.arange(self.half_angles, device=shifts.device) / self.half_angles
+        along = shifts[:, :1] * torch.cos(angles) + shifts[:, 1:] * torch.sin(angles)
+        phase = -2 * torch.pi * self.step * along
+        first = torch.polar(torch.ones_like(phase), phase)
+        # The rings are multiples of the first one, so their factors are its powers: sines are slow.
+        result = torch.empty(len(shifts), self.rings, self.half_angles, dtype=first.dtype, device=shifts.device)
+        result[:, 0] = first
+        for ring in range(1, self.rings):
+            torch.mul(result[:, ring - 1], first, out=result[:, ring])
+        return result
 
 
 class Harmonics:

@@ -55,8 +55,8 @@ class Recipe:
         Classes to begin with, about.
     coarse, middle, last
         Rings of the first passes, of those after the classes are complete, and of the last ones.
-    start, grow, settle, finish
-        Passes: with the first classes, after each division, at the middle rings, and at the last rings.
+    wide, start, grow, settle, finish
+        Passes: with the first classes over all shifts, and around the present ones; after each division, at the middle rings, and at the last rings.
     replacements
         How often classes are replaced at each number of classes.
     candidates
@@ -64,15 +64,17 @@ class Recipe:
     """
 
     first_classes: int = 7
-    coarse: int = 8
+    coarse: int = 10
     middle: int = 10
     last: int = 16
-    start: int = 6
+    wide: int = 12
+    start: int = 0
     grow: int = 4
     settle: int = 3
     finish: int = 3
     replacements: int = 1
     candidates: int = 12
+    gw: int = 0
 
 
 def schedule(classes: int, rings: int, recipe: Recipe) -> list[Step]:
@@ -89,13 +91,13 @@ def schedule(classes: int, rings: int, recipe: Recipe) -> list[Step]:
     """
     coarse, middle, last = (min(r, rings) for r in (recipe.coarse, recipe.middle, recipe.last))
     numbers = growth(classes, recipe.first_classes)
-    steps = [Step(numbers[0], coarse, wide=True)] * recipe.start
+    steps = [Step(numbers[0], coarse, wide=True)] * recipe.wide + [Step(numbers[0], coarse)] * recipe.start
     for position, number in enumerate(numbers):
         few = recipe.candidates if number > MANY_CLASSES else 0
         if position:
-            steps += [Step(number, coarse)] + [Step(number, coarse, candidates=few)] * (recipe.grow - 1)
+            steps += [Step(number, coarse, wide=recipe.gw>0)] + [Step(number, coarse, candidates=few,wide=recipe.gw>1)] * (recipe.grow - 1)
         if number > 2:
-            steps += ([Step(number, coarse, replace=True)] + [Step(number, coarse, candidates=few)]) * recipe.replacements
+            steps += ([Step(number, coarse, replace=True,wide=recipe.gw>0)] + [Step(number, coarse, candidates=few)]) * recipe.replacements
     few = min(recipe.candidates, classes - 1)
     steps += [Step(classes, middle, candidates=few)] * recipe.settle
     steps += [Step(classes, last, candidates=few)] * recipe.finish

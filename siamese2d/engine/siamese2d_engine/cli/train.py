@@ -14,8 +14,7 @@ from siamese2d_engine.runs import Run
 NAME = "train"
 HELP = "Train a Siamese embedding of particle images."
 # What suits each mode; contrastive and triplet follow the recipes they come from.
-BATCH_SIZES = {"self-supervised": 256, "contrastive": 128, "triplet": 128}
-LEARNING_RATES = {"self-supervised": 2e-3, "contrastive": 5e-4, "triplet": 1e-3}
+LEARNING_RATES = {"self-supervised": 5e-3, "contrastive": 5e-4, "triplet": 1e-3}
 MARGINS = {"self-supervised": 0.0, "contrastive": 2.0, "triplet": 0.5}
 CONTRASTIVE_EPOCHS = 20
 
@@ -60,11 +59,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     network.add_argument("--ignore-ctf", action="store_true", help="do not flip phases, for particles that are flipped already")
     training = parser.add_argument_group("training")
     training.add_argument("--epochs", type=common.positive_int, default=None,
-                          help="epochs (of each round); by default about 260 steps, and 20 in contrastive mode")
-    training.add_argument("--batch-size", type=common.positive_int, default=None,
-                          help="particles (contrastive: pairs) of a step: 256, in contrastive and triplet mode 128")
+                          help="epochs (of each round); by default about 800 steps, and 20 in contrastive mode")
+    training.add_argument("--batch-size", type=common.positive_int, default=Settings.batch_size,
+                          help="particles (contrastive: pairs) of a step; larger ones hold harder comparisons")
     training.add_argument("--learning-rate", type=common.positive_float, default=None,
-                          help="highest rate of Adam: 2e-3, contrastive 5e-4, triplet 1e-3")
+                          help="highest rate of Adam: 5e-3, contrastive 5e-4, triplet 1e-3")
     training.add_argument("--patience", type=common.positive_int, default=Settings.patience, metavar="EPOCHS",
                           help="stop after so many epochs without progress on held-out particles")
     common.add_run_arguments(parser)
@@ -76,7 +75,7 @@ def run(args: argparse.Namespace) -> None:
 
     device = common.prepare(args)
     particles = read_particles(args.particles, args.pixel_size)
-    batch_size = args.batch_size or BATCH_SIZES[args.mode]
+    batch_size = args.batch_size
     if batch_size < 8:
         raise InputError(f"--batch-size {batch_size}: too small for comparisons within a batch. Give 8 or more.")
     epochs = args.epochs or (CONTRASTIVE_EPOCHS if args.mode == "contrastive" else

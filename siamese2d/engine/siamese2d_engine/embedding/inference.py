@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from siamese2d_engine.embedding.centring import find_shifts, shift_spectra
+from siamese2d_engine.embedding.centring_network import CentringNetwork, apply_centring
 from siamese2d_engine.embedding.networks import build_network
 from siamese2d_engine.embedding.prepare import (
     Preparation,
@@ -43,7 +44,9 @@ class EmbeddingModel:
     preparation : Preparation
         Of the images.
     profile : Tensor
-        ``(w // 2 + 1,)`` for centring.
+        ``(w // 2 + 1,)`` for the first, rough centring.
+    centring : CentringNetwork
+        For the second, fine one.
     aligned : bool
         Trained on images aligned by their columns; particles that have such columns are aligned before embedding.
     unit_length : bool
@@ -59,6 +62,7 @@ class EmbeddingModel:
     network: nn.Module
     preparation: Preparation
     profile: Tensor
+    centring: CentringNetwork
     aligned: bool
     unit_length: bool
     mode: str
@@ -79,6 +83,7 @@ def save_embedding_model(path: str | os.PathLike, model: EmbeddingModel) -> None
         "unit_length": model.unit_length, "training": model.training,
     }
     tensors = {f"network.{name}": tensor for name, tensor in model.network.state_dict().items()}
+    tensors |= {f"centring.{name}": tensor for name, tensor in model.centring.state_dict().items()}
     save_model(path, header, tensors | {"profile": model.profile})
 
 
@@ -93,11 +98,14 @@ def load_embedding_model(path: str | os.PathLike) -> EmbeddingModel:
     header, tensors = load_model(path, KIND)
     try:
         network = build_network(header["architecture"], header["parameters"])
-        network.load_state_dict({name.removeprefix("network."): tensor for name, tensor in tensors.items()
-                                 if name.startswith("network.")})
-        return EmbeddingModel(header["architecture"], header["parameters"], network.eval(),
-                              Preparation(**header["preparation"]), tensors["profile"], header["aligned"],
-                              header["unit_length"], header["mode"], header["training"])
+        preparation = Preparation(**header["preparation"])
+        centring = CentringNetwork(preparation.working_box)
+        for part, module in (("network.", network), ("centring.", centring)):
+            module.load_state_dict({name.removeprefix(part): tensor for name, tensor in tensors.items()
+                                    if name.startswith(part)})
+        return EmbeddingModel(header["architecture"], header["parameters"], network.eval(), preparation,
+                              tensors["profile"], centring.eval(), header["aligned"], header["unit_length"],
+                              header["mode"], header["training"])
     except (KeyError, TypeError, RuntimeError) as error:
         raise InputError(f"{path}: the model doesn't fit this version of the engine ({str(error).splitlines()[0]}). Train "
                          "it again.") from error
@@ -143,19 +151,23 @@ def embed(model_path: str | os.PathLike, particles: ParticleSet, device: torch.d
 
     for start in range(0, len(particles), CHUNK):
         rows = np.arange(start, min(start + CHUNK, len(particles)))
-        spectra = centred_spectra(particles.subset(rows), model, report_once, rows)
-        vectors[rows] = embed_spectra(model, spectra, device, batch_size)
+        part = particles.subset(rows)
+        spectra = read_spectra(part, model.preparation, report_once, rows).to(device)
+        vectors[rows] = embed_spectra(model, centred(spectra, part, model), device, batch_size)
     return vectors
 
 
-def centred_spectra(particles: ParticleSet, model: EmbeddingModel, report: Callable[[str], None],
-                    rows: np.ndarray | None = None) -> Tensor:
-    """Prepared spectra of particles, aligned by their columns or centred by the model's profile."""
-    spectra = read_spectra(particles, model.preparation, report, rows)
+def centred(spectra: Tensor, particles: ParticleSet, model: EmbeddingModel) -> Tensor:
+    """Prepared spectra of particles, aligned by their columns if the model wants that, else centred by the model."""
     alignment = given_alignment(particles, model.preparation) if model.aligned else None
-    if alignment is None:
-        return shift_spectra(spectra, find_shifts(spectra, model.profile))
-    return align(spectra, *alignment)
+    if alignment is not None:
+        return align(spectra, *(part.to(spectra.device) for part in alignment))
+    return apply_centring(model.centring, roughly_centred(spectra, model))
+
+
+def roughly_centred(spectra: Tensor, model: EmbeddingModel) -> Tensor:
+    """Spectra centred by correlation with the model's profile."""
+    return shift_spectra(spectra, find_shifts(spectra, model.profile.to(spectra.device)))
 
 
 def given_alignment(particles: ParticleSet, preparation: Preparation) -> tuple[Tensor, Tensor, Tensor] | None:

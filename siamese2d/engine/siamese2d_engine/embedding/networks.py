@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import relu
 
-from siamese2d_engine.embedding.steerable import synthesis_matrices, steerable_basis
+from siamese2d_engine.embedding.steerable import SteerableFilters
 from siamese2d_engine.errors import InputError
 
 
@@ -41,11 +39,7 @@ class SteerableNetwork(nn.Module):
                  angles: int = 32, hidden: int = 128, mirror: bool = True):
         super().__init__()
         self.mirror = mirror
-        self.register_buffer("basis", steerable_basis(working_box, rings, harmonics), persistent=False)
-        self.register_buffer("synthesis", synthesis_matrices(harmonics, angles), persistent=False)
-        scale = math.sqrt(rings * (2 * harmonics + 1))
-        self.filters = nn.Parameter(torch.randn(2, harmonics + 1, rings, channels) / scale)
-        self.bias = nn.Parameter(torch.zeros(channels, 1))
+        self.filters = SteerableFilters(working_box, rings, harmonics, channels, angles)
         self.head = nn.Sequential(
             nn.BatchNorm1d(3 * channels), nn.Linear(3 * channels, hidden), nn.BatchNorm1d(hidden), nn.ReLU(),
             nn.Linear(hidden, dimensions),
@@ -53,18 +47,14 @@ class SteerableNetwork(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Vectors ``(n, d)`` of images ``(n, w, w)``."""
-        real, imaginary = torch.einsum("np,cpmq->cmnq", images.flatten(1), self.basis)
-        pooled = self._pooled(real, imaginary)
+        real, imaginary = self.filters.analyse(images)
+        pooled = self._pooled(self.filters(real, imaginary))
         if self.mirror:
-            pooled = (pooled + self._pooled(real, -imaginary)) / 2
+            pooled = (pooled + self._pooled(self.filters(real, -imaginary))) / 2
         return self.head(pooled)
 
-    def _pooled(self, real: Tensor, imaginary: Tensor) -> Tensor:
-        """Pooled responses ``(n, 3 channels)`` to coefficients ``(harmonics + 1, n, rings)``."""
-        filter_real, filter_imaginary = self.filters
-        mixed = torch.stack([real @ filter_real - imaginary @ filter_imaginary,
-                             real @ filter_imaginary + imaginary @ filter_real])
-        responses = torch.einsum("cmnk,cma->nka", mixed, self.synthesis) + self.bias
+    def _pooled(self, responses: Tensor) -> Tensor:
+        """Invariants ``(n, 3 channels)`` of responses ``(n, channels, angles)``."""
         positive = relu(responses)
         # The maximum is taken before rectifying, so that filters that fit nowhere still have a gradient.
         return torch.cat([positive.mean(dim=-1), positive.square().mean(dim=-1), responses.amax(dim=-1)], dim=1)

@@ -11,19 +11,22 @@ import torch
 from torch import Tensor, nn
 
 from siamese2d_engine.devices import seed_from
-from siamese2d_engine.embedding.centring import find_shifts, fit_profile, shift_spectra
+from siamese2d_engine.embedding.centring import fit_profile
+from siamese2d_engine.embedding.centring_network import CentringNetwork, train_centring
 from siamese2d_engine.embedding.elbow import elbow, kmeans_labels
 from siamese2d_engine.embedding.features import invariant_features, pca_features
 from siamese2d_engine.embedding.inference import (
     EmbeddingModel,
+    centred,
     embed_spectra,
     given_alignment,
     load_embedding_model,
+    roughly_centred,
     save_embedding_model,
 )
 from siamese2d_engine.embedding.networks import NETWORKS, build_network
 from siamese2d_engine.embedding.objectives import Contrastive, Objective, SelfSupervised, Triplet
-from siamese2d_engine.embedding.prepare import Preparation, align, read_spectra, soft_mask
+from siamese2d_engine.embedding.prepare import Preparation, read_spectra, soft_mask
 from siamese2d_engine.embedding.settings import Architecture, Settings
 from siamese2d_engine.embedding.split import random_split, stratified_split
 from siamese2d_engine.embedding.training import Progress, load_progress, train_round
@@ -64,7 +67,7 @@ def train_embedding(run: Run, particles: ParticleSet, source: Path, settings: Se
     labels = given_classes(particles, source) if settings.mode == "triplet" else None
     model = load_embedding_model(start) if start else _new_model(particles, architecture, settings)
     model = replace(model, mode=settings.mode, unit_length=settings.mode != "contrastive")
-    spectra = _prepare(run, particles, model, fit=start is None).to(device)
+    spectra = _prepare(run, particles, model, start is None, settings.seed, device)
     checkpoint = run.path("checkpoint.safetensors")
     work = _Work(model, spectra, settings, architecture if start is None else None, device)
     progress = load_progress(checkpoint) if checkpoint.exists() else Progress(1, [], work.first_labels(labels), {})
@@ -122,19 +125,20 @@ def _new_model(particles: ParticleSet, architecture: Architecture, settings: Set
     parameters = {"working_box": preparation.working_box, "dimensions": architecture.dimensions}
     aligned = settings.mode == "triplet" and given_alignment(particles, preparation) is not None
     return EmbeddingModel(architecture.network, parameters, build_network(architecture.network, parameters), preparation,
-                          torch.zeros(preparation.working_box // 2 + 1), aligned, True, settings.mode, {})
+                          torch.zeros(preparation.working_box // 2 + 1), CentringNetwork(preparation.working_box),
+                          aligned, True, settings.mode, {})
 
 
-def _prepare(run: Run, particles: ParticleSet, model: EmbeddingModel, fit: bool) -> Tensor:
-    """Prepared spectra, centred by the model's profile; `fit` finds the profile first."""
-    spectra = read_spectra(particles, model.preparation, run.warn)
+def _prepare(run: Run, particles: ParticleSet, model: EmbeddingModel, fit: bool, seed: int,
+             device: torch.device | str) -> Tensor:
+    """Prepared and centred spectra; `fit` learns the model's centring first."""
+    spectra = read_spectra(particles, model.preparation, run.warn).to(device)
     if fit:
-        model.profile = fit_profile(spectra)
-    alignment = given_alignment(particles, model.preparation) if model.aligned else None
-    if alignment is None:
-        return shift_spectra(spectra, find_shifts(spectra, model.profile))
-    print("The particles are aligned by their columns rlnAnglePsi, rlnOriginXAngst and rlnOriginYAngst.", flush=True)
-    return align(spectra, *alignment)
+        model.profile = fit_profile(spectra).cpu()
+        model.centring = train_centring(roughly_centred(spectra, model), seed, device)
+    if model.aligned and given_alignment(particles, model.preparation) is not None:
+        print("The particles are aligned by their columns rlnAnglePsi, rlnOriginXAngst and rlnOriginYAngst.", flush=True)
+    return centred(spectra, particles, model)
 
 
 class _Work:

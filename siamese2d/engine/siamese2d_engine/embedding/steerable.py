@@ -1,7 +1,9 @@
 """Steerable functions on small images: rotation of the image is a phase of its coefficients."""
 
+import math
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 
 def steerable_basis(width: int, rings: int, harmonics: int) -> Tensor:
@@ -54,3 +56,39 @@ def synthesis_matrices(harmonics: int, angles: int) -> Tensor:
     phases = order[:, None] * (2 * torch.pi * torch.arange(angles) / angles)
     weights = torch.where(order > 0, 2.0, 1.0)[:, None]
     return torch.stack([weights * torch.cos(phases), -weights * torch.sin(phases)])
+
+
+class SteerableFilters(nn.Module):
+    """Learnt filters of full size, applied at all rotations.
+
+    Parameters
+    ----------
+    width : int
+        Of the images.
+    rings, harmonics : int
+        Radial functions; largest angular order.
+    channels, angles : int
+        Number of filters; rotations of each.
+    """
+
+    def __init__(self, width: int, rings: int, harmonics: int, channels: int, angles: int):
+        super().__init__()
+        self.register_buffer("basis", steerable_basis(width, rings, harmonics), persistent=False)
+        self.register_buffer("synthesis", synthesis_matrices(harmonics, angles), persistent=False)
+        scale = math.sqrt(rings * (2 * harmonics + 1))
+        self.weights = nn.Parameter(torch.randn(2, harmonics + 1, rings, channels) / scale)
+        self.bias = nn.Parameter(torch.zeros(channels, 1))
+
+    def analyse(self, images: Tensor) -> Tensor:
+        """Real and imaginary coefficients ``(2, harmonics + 1, n, rings)`` of images ``(n, w, w)``.
+
+        The mirror image (in y) has the conjugate coefficients.
+        """
+        return torch.einsum("np,cpmq->cmnq", images.flatten(1), self.basis)
+
+    def forward(self, real: Tensor, imaginary: Tensor) -> Tensor:
+        """Responses ``(n, channels, angles)`` to coefficients ``(harmonics + 1, n, rings)``."""
+        weight_real, weight_imaginary = self.weights
+        mixed = torch.stack([real @ weight_real - imaginary @ weight_imaginary,
+                             real @ weight_imaginary + imaginary @ weight_real])
+        return torch.einsum("cmnk,cma->nka", mixed, self.synthesis) + self.bias

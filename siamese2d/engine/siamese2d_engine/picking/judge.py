@@ -31,11 +31,14 @@ class Judge:
         False where labels were too few to hold any out: the hidden labels are then the training labels.
     guess : float
         Particles per working pixel to assume while they are not known.
+    census : list of LabelledMicrograph
+        Micrographs whose number of particles is estimated; all their labels are `hidden`.
     """
 
     micrographs: list[LabelledMicrograph]
     has_held_out: bool
     guess: float
+    census: list[LabelledMicrograph]
 
     @property
     def pixels(self) -> int:
@@ -60,8 +63,7 @@ class Judge:
 
     def ranking(self, network: PickerNetwork, orientations: int = 4) -> Ranking:
         """Candidates of all micrographs against the held-out labels."""
-        candidates = [_without(find_candidates(network, m.image, FLOOR, orientations), m.labels) for m in self.micrographs]
-        return rank(candidates, [m.hidden for m in self.micrographs], MATCH_RADIUS)
+        return _ranking(network, self.micrographs, orientations)
 
     def found_at(self, network: PickerNetwork) -> list[int]:
         """Ranks, from 1, at which the held-out labels are found; empty without held-out labels."""
@@ -79,9 +81,18 @@ class Judge:
         return math.sqrt(found * missed / (self.labels + 2) ** 3)
 
     def estimate_density(self, network: PickerNetwork) -> float:
-        """Particles per working pixel by `estimate_particles`; the guess where it can't tell."""
-        particles = estimate_particles(self.ranking(network))
-        return self.guess if particles is None else (particles + self.trained_labels) / self.pixels
+        """Particles per working pixel by `estimate_particles` with all labels; the guess where it can't tell.
+
+        Training labels are found a little too easily, but the few held-out ones alone would err more.
+        """
+        particles = estimate_particles(_ranking(network, self.census, orientations=1))
+        return self.guess if particles is None else particles / sum(m.image.size for m in self.census)
+
+
+def _ranking(network: PickerNetwork, micrographs: list[LabelledMicrograph], orientations: int) -> Ranking:
+    """Candidates against hidden labels; those on other labels are left out."""
+    candidates = [_without(find_candidates(network, m.image, FLOOR, orientations), m.labels) for m in micrographs]
+    return rank(candidates, [m.hidden for m in micrographs], MATCH_RADIUS)
 
 
 def _without(candidates: np.ndarray, labels: np.ndarray) -> np.ndarray:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
-Objective = Callable[[Tensor, Tensor, float, float], Tensor]
+Objective = Callable[..., Tensor]
 
 
 def positive_risk(logits: Tensor) -> Tensor:
@@ -59,28 +59,28 @@ def nnpu(positive: Tensor, unlabeled: Tensor, prior: float, weight: float = 1.0)
     return risk.detach() + (background.detach() - background)
 
 
-def ge_kl(positive: Tensor, unlabeled: Tensor, prior: float, weight: float = 10.0) -> Tensor:
-    """Labelled pixels' risk plus `weight` times the divergence of the predicted share from the prior.
-
-    Penalty ``KL(pi || p) = pi log(pi / p) + (1 - pi) log((1 - pi) / (1 - p))`` with ``p = mean sigmoid(unlabeled)``
-    (Mann & McCallum 2010, eq. 4; Bepler et al. 2019).
-    """
-    return positive_risk(positive) + weight * ge_kl_penalty(unlabeled, prior)
+def ge_kl(positive: Tensor, unlabeled: Tensor, prior: float, weight: float = 10.0, share: float | None = None) -> Tensor:
+    """Labelled pixels' risk plus `weight` times `ge_kl_penalty` (Mann & McCallum 2010, eq. 4; Bepler et al. 2019)."""
+    return positive_risk(positive) + weight * ge_kl_penalty(unlabeled, prior, share)
 
 
-def ge_binomial(positive: Tensor, unlabeled: Tensor, prior: float, weight: float = 1.0) -> Tensor:
+def ge_binomial(positive: Tensor, unlabeled: Tensor, prior: float, weight: float = 1.0,
+                share: float | None = None) -> Tensor:
     """Labelled pixels' risk plus `weight` times `ge_binomial_penalty` (Bepler et al. 2019, the default)."""
-    return positive_risk(positive) + weight * ge_binomial_penalty(unlabeled, prior)
+    return positive_risk(positive) + weight * ge_binomial_penalty(unlabeled, prior, share)
 
 
-def ge_kl_penalty(unlabeled: Tensor, prior: float) -> Tensor:
-    """KL divergence between Bernoulli(prior) and Bernoulli(mean probability) of the unlabeled logits, any shape."""
-    share = torch.sigmoid(unlabeled).mean().clamp(1e-6, 1 - 1e-6)
+def ge_kl_penalty(unlabeled: Tensor, prior: float, share: float | None = None) -> Tensor:
+    """KL divergence between Bernoulli(prior) and Bernoulli(p), ``p = mean sigmoid(unlabeled)`` over logits of any shape.
+
+    ``pi log(pi / p) + (1 - pi) log((1 - pi) / (1 - p))``. For `share` see `ge_binomial_penalty`.
+    """
+    mean = _valued(torch.sigmoid(unlabeled).mean(), share).clamp(1e-6, 1 - 1e-6)
     target = unlabeled.new_tensor(prior)
-    return target * (target / share).log() + (1 - target) * ((1 - target) / (1 - share)).log()
+    return target * (target / mean).log() + (1 - target) * ((1 - target) / (1 - mean)).log()
 
 
-def ge_binomial_penalty(unlabeled: Tensor, prior: float) -> Tensor:
+def ge_binomial_penalty(unlabeled: Tensor, prior: float, share: float | None = None) -> Tensor:
     """Cross entropy from the classifier's count of particle pixels to ``Binomial(N, prior)``.
 
     The count's mean is ``sum g`` and its variance ``sum g (1 - g)`` over the probabilities g; it is approximated by a
@@ -92,15 +92,24 @@ def ge_binomial_penalty(unlabeled: Tensor, prior: float) -> Tensor:
         Logits; every row of n pixels is one sample with its own count, and the mean over rows is returned.
     prior : float
         Expected share of particle pixels, between 0 and 1.
+    share : float, optional
+        Mean probability over the whole data. The formula is for pixels drawn independently from all micrographs; pixels
+        of a few crops are not, and a crop that holds only carbon would be asked for its share of particles. With `share`,
+        the count's mean takes the value ``n share`` that independent pixels have, and keeps the gradient of ``sum g``.
     """
     g = torch.sigmoid(unlabeled)
-    mean = g.sum(-1, keepdim=True)
+    n = unlabeled.shape[-1]
+    mean = _valued(g.sum(-1, keepdim=True), None if share is None else n * share)
     # A classifier that is sure everywhere has no variance; a tenth of a pixel keeps q defined on the integers.
     variance = (g * (1 - g)).sum(-1, keepdim=True).clamp(min=0.1)
-    n = unlabeled.shape[-1]
     k = torch.arange(n + 1, device=unlabeled.device, dtype=unlabeled.dtype)
     q = torch.softmax(-(k - mean) ** 2 / (2 * variance), dim=-1)
     return -(q * log_binomial(n, prior, like=unlabeled)).sum(-1).mean()
+
+
+def _valued(x: Tensor, value: float | None) -> Tensor:
+    """`x`, or a tensor with `value` and the gradient of `x`."""
+    return x if value is None else x - x.detach() + value
 
 
 def log_binomial(n: int, prior: float, like: Tensor) -> Tensor:
@@ -110,6 +119,11 @@ def log_binomial(n: int, prior: float, like: Tensor) -> Tensor:
     p = torch.tensor(prior, dtype=torch.float64).clamp(1e-9, 1 - 1e-9)
     log_choices = torch.lgamma(total + 1) - torch.lgamma(k + 1) - torch.lgamma(total - k + 1)
     return (log_choices + k * p.log() + (total - k) * (1 - p).log()).to(like)
+
+
+def is_expectation(name: str) -> bool:
+    """Whether the objective compares the predicted share of particle pixels with the prior (and takes `share`)."""
+    return name.startswith("ge-")
 
 
 OBJECTIVES: dict[str, Objective] = {"ge-binomial": ge_binomial, "ge-kl": ge_kl, "nnpu": nnpu, "pu": pu, "pn": pn}

@@ -33,6 +33,8 @@ from siamese2d_engine.runs import Run
 
 # Prepared micrographs are kept in memory; more unlabeled ones than this teach nothing new.
 MOST_MICROGRAPHS = 200
+# Labelled micrographs in which particles are counted when their number is not given.
+MOST_COUNTED = 20
 # Probability below which a candidate is not worth a row.
 FLOOR = 0.005
 NO_LABELS = np.zeros((0, 2))
@@ -117,12 +119,12 @@ def _divide(prepared: list[PreparedMicrograph], labels: list[np.ndarray],
     hidden = held_out_labels([len(xy) for xy in labels], settings.held_out, settings.seed)
     parts = [LabelledMicrograph(p.image, xy[~h], xy[h]) for p, xy, h in zip(prepared, labels, hidden)]
     guess = starting_guess([len(xy) for xy in labels]) / float(np.median([p.image.size for p in prepared]))
+    census = [LabelledMicrograph(p.image, NO_LABELS, xy) for p, xy in zip(prepared, labels) if len(xy)][:MOST_COUNTED]
     if not any(h.any() for h in hidden):
-        judged = [LabelledMicrograph(p.image, NO_LABELS, p.labels) for p in parts if len(p.labels)]
-        return parts, Judge(judged, has_held_out=False, guess=guess)
+        return parts, Judge(census, False, guess, census)
     # A micrograph with nothing but held-out labels is not trained on at all.
     training = [p for p in parts if len(p.labels) or not len(p.hidden)]
-    return training, Judge([p for p in parts if len(p.hidden)], has_held_out=True, guess=guess)
+    return training, Judge([p for p in parts if len(p.hidden)], True, guess, census)
 
 
 def _density(prepared: list[PreparedMicrograph], settings: Settings) -> float | None:

@@ -17,7 +17,7 @@ from siamese2d_engine.io.atomic import atomic_path
 from siamese2d_engine.picking.judge import Judge
 from siamese2d_engine.picking.labels import unlabeled_prior
 from siamese2d_engine.picking.network import Decoder, PickerNetwork
-from siamese2d_engine.picking.objectives import DEFAULT_WEIGHTS, OBJECTIVES, ge_binomial_penalty, ge_kl_penalty, pn
+from siamese2d_engine.picking.objectives import DEFAULT_WEIGHTS, OBJECTIVES, ge_binomial_penalty, ge_kl_penalty, is_expectation, pn
 from siamese2d_engine.picking.sampling import Sampler
 from siamese2d_engine.picking.settings import Settings
 
@@ -42,6 +42,8 @@ class State:
     optimizer : Optimizer
     density : float or None
         Expected particles per working pixel; None until estimated.
+    share : float
+        Running average of the mean probability of unlabeled pixels.
     epochs : list of dict
         ``epoch``, ``loss``, ``penalty``, ``found_at`` (the ranks at which held-out labels were found).
     best_epoch : int
@@ -55,6 +57,7 @@ class State:
     decoder: Decoder | None
     optimizer: torch.optim.Optimizer
     density: float | None
+    share: float = 0.5
     epochs: list[dict] = field(default_factory=list)
     best_epoch: int = 0
     best: dict[str, Tensor] = field(default_factory=dict)
@@ -122,15 +125,18 @@ def _step_loss(state: State, sampler: Sampler, settings: Settings, prior: float,
     positive = state.network(windows)[inside]
     features = state.network.features(crops)
     unlabeled = state.network.classify(features)[free]
-    loss = objective_loss(positive, _in_samples(unlabeled, settings.sample, rng), prior, settings, warm_up)
+    state.share = AVERAGING * state.share + (1 - AVERAGING) * float(torch.sigmoid(unlabeled.detach()).mean())
+    samples = _in_samples(unlabeled, settings.sample, rng)
+    loss = objective_loss(positive, samples, prior, settings, state.share, warm_up)
     if state.decoder is not None:
         loss = loss + settings.autoencoder * _reconstruction_loss(state, crops, features, rng)
     with torch.no_grad():
         penalty = ge_kl_penalty if settings.objective == "ge-kl" else ge_binomial_penalty
-        return loss, float(penalty(_in_samples(unlabeled.detach(), settings.sample, rng), prior))
+        return loss, float(penalty(samples, prior, state.share))
 
 
-def objective_loss(positive: Tensor, unlabeled: Tensor, prior: float, settings: Settings, warm_up: bool) -> Tensor:
+def objective_loss(positive: Tensor, unlabeled: Tensor, prior: float, settings: Settings, share: float | None,
+                   warm_up: bool) -> Tensor:
     """The chosen objective, or positive-negative risk in the warm-up.
 
     Risks weighted by the prior are divided by it: positives then weigh 1 in every objective, and one learning rate suits all.
@@ -138,8 +144,9 @@ def objective_loss(positive: Tensor, unlabeled: Tensor, prior: float, settings: 
     weight = DEFAULT_WEIGHTS[settings.objective] if settings.weight is None else settings.weight
     if warm_up or settings.objective == "pn":
         return pn(positive, unlabeled, prior) / prior
-    loss = OBJECTIVES[settings.objective](positive, unlabeled, prior, weight)
-    return loss if settings.objective.startswith("ge-") else loss / prior
+    if is_expectation(settings.objective):
+        return OBJECTIVES[settings.objective](positive, unlabeled, prior, weight, share)
+    return OBJECTIVES[settings.objective](positive, unlabeled, prior) / prior
 
 
 def _in_samples(logits: Tensor, sample: int, rng: np.random.Generator) -> Tensor:
@@ -177,6 +184,7 @@ def save_checkpoint(path: Path, state: State) -> None:
             "decoder": state.decoder.state_dict() if state.decoder else {},
             "optimizer": state.optimizer.state_dict(),
             "density": state.density,
+            "share": state.share,
             "epochs": state.epochs,
             "best_epoch": state.best_epoch,
             "best": state.best,
@@ -193,7 +201,7 @@ def load_checkpoint(path: Path, state: State) -> None:
         if state.decoder is not None:
             state.decoder.load_state_dict(saved["decoder"])
         state.optimizer.load_state_dict(saved["optimizer"])
-        state.density, state.epochs = saved["density"], saved["epochs"]
+        state.density, state.share, state.epochs = saved["density"], saved["share"], saved["epochs"]
         state.best_epoch, state.best = saved["best_epoch"], saved["best"]
     except Exception as error:
         raise InputError(f"{path}: this checkpoint can't be read ({type(error).__name__}). Start again with "
