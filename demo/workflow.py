@@ -46,7 +46,8 @@ def run_chain(project, source: DemoInput, classes: int) -> dict:
     def run(stage: str, protocol_class, **parameters):
         inputs = {name: value for name, value in parameters.items() if isinstance(value, tuple)}
         plain = {name: value for name, value in parameters.items() if name not in inputs}
-        protocol = project.newProtocol(protocol_class, objLabel=f"demo: {stage}", **plain)
+        protocol = project.newProtocol(protocol_class, **plain)
+        protocol.setObjLabel(stage)
         for name, (producer, output) in inputs.items():
             getattr(protocol, name).set(runs[producer])
             getattr(protocol, name).setExtended(output)

@@ -7,6 +7,7 @@ from pathlib import Path
 from siamese2d_engine.cli import common
 from siamese2d_engine.io.coordinates import read_coordinates
 from siamese2d_engine.io.micrographs import read_micrographs
+from siamese2d_engine.picking.model import pretrained
 from siamese2d_engine.picking.network import ARCHITECTURES
 from siamese2d_engine.picking.objectives import DEFAULT_WEIGHTS, OBJECTIVES
 from siamese2d_engine.picking.settings import Settings
@@ -23,7 +24,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     inputs.add_argument("--coordinates", type=Path, required=True, metavar="FILE",
                         help="some particles in pixels of these micrographs, 20 or more (100 are plenty), not necessarily all "
                         "of them: STAR, CSV or TSV")
-    inputs.add_argument("--model", type=Path, default=None, metavar="START", help="a picker to continue from")
+    start = inputs.add_mutually_exclusive_group()
+    start.add_argument("--model", type=Path, default=None, metavar="START", help="a picker to continue from; by default the one "
+                       "that comes with the engine, trained on simulated micrographs")
+    start.add_argument("--from-scratch", action="store_true", help="start from random weights")
     particle = parser.add_argument_group("particle")
     particle.add_argument("--diameter", type=common.positive_float, default=Settings.diameter, metavar="A",
                           help="particle diameter in angstroms, the longest for elongated ones; by default estimated from "
@@ -80,8 +84,9 @@ def run(args: argparse.Namespace) -> None:
         windows=args.windows, crops=args.crops, sample=args.sample, learning_rate=args.learning_rate,
         weight_decay=args.weight_decay, patience=args.patience, held_out=args.held_out, seed=args.seed,
     )
-    inputs = [*args.micrographs, args.coordinates, *([args.model] if args.model else [])]
+    model = args.model or (None if args.from_scratch else pretrained())
+    inputs = [*args.micrographs, args.coordinates, *([model] if model else [])]
     with Run(args.out, NAME, {**asdict(settings), "pixel_size": args.pixel_size}, inputs, args.overwrite) as stage_run:
         if not stage_run.finished:
             train_picker(stage_run, read_micrographs(args.micrographs, args.pixel_size), read_coordinates(args.coordinates),
-                         settings, device, args.model)
+                         settings, device, model)

@@ -11,6 +11,7 @@ MICROGRAPHS = 20          # more do not sharpen the profile
 WIDEST_SHARE = 8          # profiles reach to this part of the image
 EDGE_SHARE = 0.1          # of the strongest deviation: where a particle ends
 FEWEST_LABELS = 5
+LEAST_SIGNAL = 4.0         # standard deviations of the profile's noise
 
 
 def estimate_diameter(micrographs: MicrographSet, groups: list) -> float:
@@ -59,14 +60,14 @@ def profile_edge(profile: np.ndarray) -> float:
     InputError
         If nothing stands out of the background.
     """
-    outer = profile[len(profile) // 2:]
-    deviation = profile - np.median(outer)
-    # Rings near the centre have few pixels: weigh each deviation by the square root of their number.
-    weighted = np.abs(deviation) * np.sqrt(np.maximum(np.arange(len(profile)), 1))
-    peak = int(weighted[: len(profile) // 2].argmax())
+    half = len(profile) // 2
+    deviation = profile - np.median(profile[half:])
+    # The noise of a ring falls with the square root of its pixels: weighted like this, all rings are equally noisy.
+    weighted = deviation * np.sqrt(np.maximum(np.arange(len(profile)), 1))
+    peak = int(np.abs(weighted[:half]).argmax())
     signed = deviation * np.sign(deviation[peak])
     below = np.flatnonzero(signed[peak:] < EDGE_SHARE * signed[peak])
-    if not len(below) or signed[peak] < 3 * np.std(outer):
+    if not len(below) or np.abs(weighted[peak]) < LEAST_SIGNAL * np.std(weighted[half:]):
         raise InputError("The labelled particles do not stand out enough to estimate their diameter. Pass --diameter in "
                          "angstroms.")
     return float(peak + below[0])

@@ -50,6 +50,12 @@ class Picker:
         }
 
 
+def pretrained() -> Path | None:
+    """The picker that comes with the engine, trained on simulated micrographs; None in an installation without it."""
+    path = Path(__file__).with_name("pretrained.safetensors")
+    return path if path.exists() else None
+
+
 def load_picker(path: Path, device: torch.device) -> Picker:
     """Read a picker.
 
