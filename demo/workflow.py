@@ -1,11 +1,11 @@
 """The main job as a Scipion project: protocols launched one after the other through Scipion's own machinery."""
 
 import os
-import time
+import threading
 from pathlib import Path
 
 from pyworkflow.project import Manager
-from pyworkflow.protocol import STATUS_ABORTED, STATUS_FAILED, STATUS_FINISHED, STATUS_INTERACTIVE
+from pyworkflow.protocol import STATUS_FINISHED
 
 from pwem.protocols import ProtImportMicrographs
 from siamese2d.protocols import (Siamese2DProtClassify, Siamese2DProtExtract, Siamese2DProtImportCoordinates,
@@ -15,7 +15,7 @@ from siamese2d.protocols import (Siamese2DProtClassify, Siamese2DProtExtract, Si
 from inputs import DemoInput
 
 POLL_SECONDS = 0.5
-ENDED = (STATUS_FINISHED, STATUS_FAILED, STATUS_ABORTED, STATUS_INTERACTIVE)
+WORTH_SHOWING = (" %)", "warning:", "s left", ": epoch ")
 
 
 def create_project(name: str):
@@ -80,37 +80,40 @@ def _launch(project, protocol, stage: str):
     errors = protocol.validate()
     if errors:
         raise SystemExit(f"{stage}: " + " ".join(errors))
-    project.launchProtocol(protocol)
-    log = _Tail(protocol)
-    while True:
-        project._updateProtocol(protocol)
-        log.show()
-        if protocol.getStatus() in ENDED:
-            break
-        time.sleep(POLL_SECONDS)
+    project.saveProtocol(protocol)
+    # Scipion itself waits for the process; asking the project meanwhile can take one that has just ended for a dead one.
+    ended = threading.Event()
+    reader = threading.Thread(target=_show_progress, args=(protocol.getStdoutLog(), ended), daemon=True)
+    reader.start()
+    try:
+        project.launchProtocol(protocol, wait=True)
+    finally:
+        ended.set()
+        reader.join()
     if protocol.getStatus() != STATUS_FINISHED:
         raise SystemExit(f"{stage} failed: {protocol.getErrorMessage()}\nIts log: {protocol.getStdoutLog()}")
     return protocol
 
 
-class _Tail:
-    """Shows the engine's own lines (progress and warnings) of a protocol's log as they come."""
-
-    WORTH_SHOWING = (" %)", "warning:", "s left")
-
-    def __init__(self, protocol):
-        self._protocol = protocol
-        self._position = 0
-
-    def show(self) -> None:
-        path = self._protocol.getStdoutLog()
-        if not os.path.exists(path):
+def _show_progress(path: str, ended: threading.Event) -> None:
+    """Print the engine's own lines (progress and warnings) of a protocol's log as they come."""
+    position = 0
+    while True:
+        last_look = ended.wait(POLL_SECONDS)
+        position = _show_from(path, position)
+        if last_look:
             return
-        with open(path, errors="replace") as stream:
-            stream.seek(self._position)
-            text = stream.read()
-        complete = text.rfind("\n") + 1
-        self._position += len(text[:complete].encode(errors="replace"))
-        for line in text[:complete].splitlines():
-            if any(mark in line for mark in self.WORTH_SHOWING):
-                print("   " + line.strip(), flush=True)
+
+
+def _show_from(path: str, position: int) -> int:
+    """Print what is worth showing after `position`; returns the end of the last whole line."""
+    if not os.path.exists(path):
+        return position
+    with open(path, "rb") as stream:
+        stream.seek(position)
+        text = stream.read()
+    complete = text[: text.rfind(b"\n") + 1]
+    for line in complete.decode(errors="replace").splitlines():
+        if any(mark in line for mark in WORTH_SHOWING):
+            print("   " + line.strip(), flush=True)
+    return position + len(complete)

@@ -31,8 +31,8 @@ class Siamese2DProtImportCoordinates(EMProtocol):
                       help="RELION STAR file, or CSV/TSV with the columns micrograph, x, y: pixels, the first row of the "
                            "image being y = 0. Micrographs are found by their file name without folder and ending.")
         form.addParam("diameter", params.FloatParam, default=-1, label="Particle diameter (Å)",
-                      help="Becomes the box size of the coordinates. With -1 the box size stays unknown, and the form that "
-                           "trains a picker asks for the diameter.")
+                      help="Becomes the box size of the coordinates. With -1 the box size stays unknown, and the training of "
+                           "a picker estimates the diameter.")
 
     # --------------------------- INSERT steps functions --------------------------------
     def _insertAllSteps(self):

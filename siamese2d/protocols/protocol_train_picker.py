@@ -59,14 +59,18 @@ class Siamese2DProtTrainPicker(Siamese2DProtBase):
         form.addParam("network", params.EnumParam, choices=NETWORKS, default=NETWORKS.index("medium"), expertLevel=EXPERT,
                       label="Network",
                       help="How far the network sees around a particle. *small* is faster and blind to surroundings such as "
-                           "carbon; *large* for particles that are told by their neighbourhood. Not used when starting from a "
-                           "picker.")
+                           "carbon; *large* for particles that are told by their neighbourhood. A picker to start from brings "
+                           "its own.")
         form.addParam("epochs", params.IntParam, default=12, expertLevel=EXPERT, label="Epochs",
                       help="Most epochs; training stops earlier when held-out labels are found no better. Raise it for large "
                            "or difficult sets.")
         form.addParam("startModel", params.PointerParam, pointerClass="PickerModel", allowsNull=True, expertLevel=EXPERT,
                       label="Start from picker",
-                      help="Continue from a picker trained before, e.g. for the same particle on another grid.")
+                      help="Continue from a picker trained before, e.g. for the same particle on another grid. Empty starts "
+                           "from the one that comes with the engine, if it brings one.")
+        form.addParam("fromScratch", params.BooleanParam, default=False, expertLevel=EXPERT, label="Start from scratch?",
+                      help="Yes starts from random weights. Choose it when a particle looks like no other, or to use another "
+                           "network than that of the picker to start from.")
         self._defineSeedParam(form)
         self._defineParallel(form)
 
@@ -97,6 +101,8 @@ class Siamese2DProtTrainPicker(Siamese2DProtBase):
         start = self.startModel.get()
         if start is not None and not modelExists(start):
             errors.append(f"*Start from picker*: its file {start.getFileName()} is gone. Train it again.")
+        if start is not None and self.fromScratch.get():
+            errors.append("*Start from scratch* contradicts *Start from picker*: empty the one or set the other to No.")
         return errors or self._validatePlacement(micrographs, coordinates)
 
     def _validatePlacement(self, micrographs, coordinates):
@@ -150,6 +156,8 @@ class Siamese2DProtTrainPicker(Siamese2DProtBase):
             arguments += ["--diameter", round(self.getDiameter(), 3)]
         if self.expectedParticles.get() > 0:
             arguments += ["--expected-particles", self.expectedParticles.get()]
+        if self.fromScratch.get():
+            arguments.append("--from-scratch")
         if self.startModel.get() is not None:
             arguments += ["--model", self.startModel.get().getFileName()]
         return arguments

@@ -62,6 +62,8 @@ class TestContract(FolderTest):
             (Siamese2DProtNormalize, {"inputMicrographs": micrographs}),
             (Siamese2DProtTrainPicker, {"inputMicrographs": micrographs, "inputCoordinates": coordinates,
                                         "expectedParticles": 30, "startModel": picker}),
+            (Siamese2DProtTrainPicker, {"inputMicrographs": micrographs, "inputCoordinates": coordinates,
+                                        "fromScratch": True}),
             (Siamese2DProtPick, {"inputMicrographs": micrographs, "inputPicker": picker, "threshold": 0.5}),
             (Siamese2DProtExtract, {"inputCoordinates": coordinates}),
             (Siamese2DProtTrainEmbedding, {"inputParticles": particles, "mode": contrastive, "startModel": embedding,

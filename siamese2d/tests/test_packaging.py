@@ -28,8 +28,10 @@ class TestArchives(FolderTest):
             ".git", ".build", "build", "dist", "__pycache__", "*.egg-info", ".pytest_cache", ".hypothesis"))
 
     def engineSources(self):
-        return ["siamese2d/engine/" + path for path in glob.glob("siamese2d_engine/**/*.py", recursive=True,
-                                                                root_dir=os.path.join(self.source, "siamese2d", "engine"))]
+        """Every file of the engine's package: its code, and the data that comes with it."""
+        engine = os.path.join(self.source, "siamese2d", "engine")
+        paths = glob.glob("siamese2d_engine/**/*", recursive=True, root_dir=engine)
+        return [f"siamese2d/engine/{path}" for path in paths if os.path.isfile(os.path.join(engine, path))]
 
     def call(self, *command, cwd=None):
         done = subprocess.run([sys.executable, *command], cwd=cwd, capture_output=True, text=True)

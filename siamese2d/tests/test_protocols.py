@@ -78,7 +78,7 @@ class TestChain(ProjectTest, SetAssertions):
     def _run_trainPicker(self):
         return self.run_(Siamese2DProtTrainPicker, inputMicrographs=(self.stage("normalize"), "outputMicrographs"),
                          inputCoordinates=(self.stage("labels"), "outputCoordinates"), numberOfThreads=2, epochs=3,
-                         network=NETWORKS.index("small"))
+                         network=NETWORKS.index("small"), fromScratch=True)
 
     def _run_pick(self):
         return self.run_(Siamese2DProtPick, inputMicrographs=(self.stage("normalize"), "outputMicrographs"),

@@ -149,7 +149,7 @@ def test_wiener_average_and_spectra_of_planted_classes():
     power = (multiplicity * images.abs() ** 2).sum((0, 1))
     # All harmonics together carry the ring's power: of the noise, each of the 47 (m and -m) its share.
     per_ring = float((multiplicity * noise * torch.ones(1, 24, 6)).sum() / 6)
-    averages = wiener(sums, Spectra(torch.full((6,), 1e6), torch.full((6,), noise)))
+    averages, _ = wiener(sums, Spectra(torch.full((6,), 1e6), torch.full((6,), noise)))
     torch.testing.assert_close(averages.permute(2, 0, 1), truth, atol=1.0, rtol=0)
     spectra = estimate_spectra(sums, averages, power, HARMONICS)
     torch.testing.assert_close(spectra.noise, torch.full((6,), per_ring), rtol=0.05, atol=0)

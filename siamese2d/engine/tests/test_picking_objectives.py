@@ -30,8 +30,8 @@ def _risks():
             _mean([-math.log(1 - _sigmoid(x)) for x in UNLABELED]))
 
 
-def _value(name, weight=1.0, unlabeled=UNLABELED):
-    return objectives.OBJECTIVES[name](_tensor(POSITIVE), _tensor(unlabeled), PRIOR, weight).item()
+def _value(name, *weight):
+    return objectives.OBJECTIVES[name](_tensor(POSITIVE), _tensor(UNLABELED), PRIOR, *weight).item()
 
 
 def test_pn_is_the_weighted_cross_entropy():
@@ -112,6 +112,6 @@ def test_log_binomial_sums_to_one_for_many_pixels():
 def test_no_objective_is_nan_without_positives_or_when_all_is_certain(name):
     for positive, unlabeled in (([], UNLABELED), (POSITIVE, [-60.0] * 5), (POSITIVE, [60.0] * 5)):
         p, u = _tensor(positive), _tensor(unlabeled)
-        loss = objectives.OBJECTIVES[name](p, u, PRIOR, 1.0)
+        loss = objectives.OBJECTIVES[name](p, u, PRIOR)
         loss.backward()
         assert math.isfinite(loss.item()) and torch.isfinite(u.grad).all()

@@ -111,9 +111,11 @@ def test_number_of_particles_is_estimated(shift, tolerance):
     assert np.median(estimates) == pytest.approx(400, rel=tolerance)
 
 
-def test_number_of_particles_is_unknown_without_found_labels():
-    assert estimate_particles(Ranking(np.arange(5.0)[::-1], np.zeros(5, dtype=bool), 10)) is None
+@pytest.mark.parametrize("found, labels", [(0, 30), (5, 10)])
+def test_number_of_particles_is_unknown_from_few_labels(found, labels):
+    assert estimate_particles(Ranking(np.arange(50.0)[::-1], np.arange(50) < found, labels)) is None
 
 
 def test_starting_guess_looks_at_labelled_micrographs_only():
-    assert starting_guess([0, 10, 0, 20, 12]) == 36
+    assert starting_guess([0, 100, 0, 200, 120], [10_000] * 5) == pytest.approx(360 / 10_000)
+    assert starting_guess([1, 0], [640_000, 640_000]) == pytest.approx(100 / 640_000)

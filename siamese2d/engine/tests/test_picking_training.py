@@ -158,4 +158,4 @@ def test_risks_are_scaled_to_weigh_positives_by_one():
         scaled = training.objective_loss(positive, unlabeled, 0.2, replace(SETTINGS, objective=name), None, False)
         assert scaled.item() == pytest.approx(OBJECTIVES[name](positive, unlabeled, 0.2).item() / 0.2)
     warm = training.objective_loss(positive, unlabeled, 0.2, SETTINGS, None, True)
-    assert warm.item() == pytest.approx(OBJECTIVES["pn"](positive, unlabeled, 0.2, 1.0).item() / 0.2)
+    assert warm.item() == pytest.approx(OBJECTIVES["pn"](positive, unlabeled, 0.2).item() / 0.2)

@@ -40,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                            help="what to make of unlabeled pixels: ge-binomial and ge-kl hold their number of particles to the "
                            "expected one, nnpu and pu correct for hidden particles, pn takes all for background (safe with few "
                            "particles per micrograph)")
-    weights = ", ".join(f"{name} {weight:g}" for name, weight in DEFAULT_WEIGHTS.items() if name.startswith("ge-"))
+    weights = ", ".join(f"{name} {weight:g}" for name, weight in DEFAULT_WEIGHTS.items())
     objective.add_argument("--penalty-weight", type=common.positive_float, default=Settings.weight, metavar="W",
                            help=f"weight of the penalty of the two ge objectives (by default {weights}); lower it when the "
                            "expected number is uncertain")

@@ -1,7 +1,7 @@
 """Objectives of positive-unlabeled learning, each one function of the logits.
 
 All take the logits of pixels labelled as particles and of unlabeled pixels, and the prior: the share of unlabeled pixels
-that lie on particles. All return one scalar to be minimised. Equations are cited as in
+that lie on particles; the generalized-expectation ones also a weight. All return one scalar to be minimised. Equations are cited as in
 
 * Elkan & Noto 2008, "Learning classifiers from only positive and unlabeled data";
 * du Plessis, Niu & Sugiyama 2014, "Analysis of learning from positive and unlabeled data";
@@ -29,28 +29,28 @@ def negative_risk(logits: Tensor) -> Tensor:
     return softplus(logits).mean() if logits.numel() else logits.sum()
 
 
-def pn(positive: Tensor, unlabeled: Tensor, prior: float, weight: float = 1.0) -> Tensor:
+def pn(positive: Tensor, unlabeled: Tensor, prior: float) -> Tensor:
     """Positive-negative risk: unlabeled pixels taken for background, classes weighted by the prior.
 
-    ``pi E_P[l(f, 1)] + (1 - pi) E_U[l(f, 0)]``; `weight` is not used by this objective.
+    ``pi E_P[l(f, 1)] + (1 - pi) E_U[l(f, 0)]``.
     """
     return prior * positive_risk(positive) + (1 - prior) * negative_risk(unlabeled)
 
 
-def pu(positive: Tensor, unlabeled: Tensor, prior: float, weight: float = 1.0) -> Tensor:
+def pu(positive: Tensor, unlabeled: Tensor, prior: float) -> Tensor:
     """Unbiased positive-unlabeled risk (du Plessis et al. 2014, eq. 3; the weighting idea is Elkan & Noto's).
 
-    ``pi E_P[l(f, 1)] + E_U[l(f, 0)] - pi E_P[l(f, 0)]``; may become negative. `weight` is not used.
+    ``pi E_P[l(f, 1)] + E_U[l(f, 0)] - pi E_P[l(f, 0)]``; may become negative.
     """
     background = negative_risk(unlabeled) - prior * negative_risk(positive)
     return prior * positive_risk(positive) + background
 
 
-def nnpu(positive: Tensor, unlabeled: Tensor, prior: float, weight: float = 1.0) -> Tensor:
+def nnpu(positive: Tensor, unlabeled: Tensor, prior: float) -> Tensor:
     """Non-negative positive-unlabeled risk (Kiryo et al. 2017, eq. 6 and algorithm 1 with beta 0, gamma 1).
 
     ``pi E_P[l(f, 1)] + max(0, B)`` with ``B = E_U[l(f, 0)] - pi E_P[l(f, 0)]``. The returned value is that risk; where B
-    is negative its gradient is that of ``-B`` alone, which undoes the overfitting. `weight` is not used.
+    is negative its gradient is that of ``-B`` alone, which undoes the overfitting.
     """
     background = negative_risk(unlabeled) - prior * negative_risk(positive)
     risk = prior * positive_risk(positive) + background.clamp(min=0)
@@ -121,10 +121,10 @@ def log_binomial(n: int, prior: float, like: Tensor) -> Tensor:
     return (log_choices + k * p.log() + (total - k) * (1 - p).log()).to(like)
 
 
+OBJECTIVES: dict[str, Objective] = {"ge-binomial": ge_binomial, "ge-kl": ge_kl, "nnpu": nnpu, "pu": pu, "pn": pn}
+DEFAULT_WEIGHTS = {"ge-binomial": 1.0, "ge-kl": 10.0}
+
+
 def is_expectation(name: str) -> bool:
     """Whether the objective compares the predicted share of particle pixels with the prior (and takes `share`)."""
-    return name.startswith("ge-")
-
-
-OBJECTIVES: dict[str, Objective] = {"ge-binomial": ge_binomial, "ge-kl": ge_kl, "nnpu": nnpu, "pu": pu, "pn": pn}
-DEFAULT_WEIGHTS = {"ge-binomial": 1.0, "ge-kl": 10.0, "nnpu": 1.0, "pu": 1.0, "pn": 1.0}
+    return name in DEFAULT_WEIGHTS

@@ -2,8 +2,10 @@
 
 import numpy as np
 
+from siamese2d_engine.picking.inputs import WORKING_DIAMETER
 from siamese2d_engine.picking.precision_recall import Ranking
 
+FEWEST_LABELS = 20
 # Below this recall the ratio rests on too few labels.
 LOWEST_RECALL = 0.3
 
@@ -14,15 +16,15 @@ def estimate_particles(ranking: Ranking) -> float | None:
     Where only particles score high, ``n(t)`` candidates above t and a share ``R(t)`` of the labels give ``M = n(t) / R(t)``;
     false candidates only add to it, so the smallest value is the estimate. This is the estimate of a mixture proportion
     by the lower envelope of likelihood ratios (Blanchard, Lee & Scott 2010). With few labels R is noisy: it is lowered by
-    one standard error before the smallest value is sought, which makes up for the choice of the luckiest threshold.
+    half a standard error before the smallest value is sought, which makes up for the choice of the luckiest threshold.
 
     Returns
     -------
     float or None
-        None if fewer than three labels were found.
+        None if there are fewer than 20 labels, or few of them were found.
     """
     found = np.cumsum(ranking.hits)
-    if not len(found) or found[-1] < 3:
+    if ranking.labels < FEWEST_LABELS or not found[-1:].any():
         return None
     recall = found / ranking.labels
     error = np.sqrt(recall * (1 - recall) / ranking.labels)
@@ -33,6 +35,15 @@ def estimate_particles(ranking: Ranking) -> float | None:
     return float(ratio[usable].min())
 
 
-def starting_guess(labels_per_micrograph: list[int]) -> float:
-    """Particles per micrograph before anything is learnt: three times the labels of the labelled micrographs' median."""
-    return 3.0 * float(np.median([n for n in labels_per_micrograph if n]))
+def starting_guess(labels: list[int], pixels: list[int]) -> float:
+    """Particles per working pixel before anything is learnt.
+
+    Three times the labels of the labelled micrographs, or one particle in a square of four diameters if that is more.
+
+    Parameters
+    ----------
+    labels, pixels : list of int
+        Labels and size of each micrograph.
+    """
+    labelled = [n / size for n, size in zip(labels, pixels) if n]
+    return max(3 * float(np.median(labelled)), 1 / (4 * WORKING_DIAMETER) ** 2)

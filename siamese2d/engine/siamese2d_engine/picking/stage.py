@@ -118,7 +118,7 @@ def _divide(prepared: list[PreparedMicrograph], labels: list[np.ndarray],
     """Micrographs to train on, and the judge with the held-out labels."""
     hidden = held_out_labels([len(xy) for xy in labels], settings.held_out, settings.seed)
     parts = [LabelledMicrograph(p.image, xy[~h], xy[h]) for p, xy, h in zip(prepared, labels, hidden)]
-    guess = starting_guess([len(xy) for xy in labels]) / float(np.median([p.image.size for p in prepared]))
+    guess = starting_guess([len(xy) for xy in labels], [p.image.size for p in prepared])
     census = [LabelledMicrograph(p.image, NO_LABELS, xy) for p, xy in zip(prepared, labels) if len(xy)][:MOST_COUNTED]
     if not any(h.any() for h in hidden):
         return parts, Judge(census, False, guess, census)

@@ -141,12 +141,12 @@ def objective_loss(positive: Tensor, unlabeled: Tensor, prior: float, settings: 
 
     Risks weighted by the prior are divided by it: positives then weigh 1 in every objective, and one learning rate suits all.
     """
-    weight = DEFAULT_WEIGHTS[settings.objective] if settings.weight is None else settings.weight
-    if warm_up or settings.objective == "pn":
+    if warm_up:
         return pn(positive, unlabeled, prior) / prior
-    if is_expectation(settings.objective):
-        return OBJECTIVES[settings.objective](positive, unlabeled, prior, weight, share)
-    return OBJECTIVES[settings.objective](positive, unlabeled, prior) / prior
+    if not is_expectation(settings.objective):
+        return OBJECTIVES[settings.objective](positive, unlabeled, prior) / prior
+    weight = DEFAULT_WEIGHTS[settings.objective] if settings.weight is None else settings.weight
+    return OBJECTIVES[settings.objective](positive, unlabeled, prior, weight, share)
 
 
 def _in_samples(logits: Tensor, sample: int, rng: np.random.Generator) -> Tensor:
