@@ -27,8 +27,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(title="stages", metavar="COMMAND", required=True)
-    from importlib.util import find_spec
-    for module in (import_module(f"siamese2d_engine.cli.{name}") for name in COMMANDS if find_spec(f"siamese2d_engine.cli.{name}")):
+    for module in (import_module(f"siamese2d_engine.cli.{name}") for name in COMMANDS):
         command = commands.add_parser(module.NAME, help=module.HELP, description=module.HELP,
                                       formatter_class=HelpFormatter)
         module.add_arguments(command)
