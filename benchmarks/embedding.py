@@ -1,5 +1,6 @@
 #!/usr/bin/env python
-"""What an embedding brings: each mode and network of ``siamese2d-engine train``, and features without training, on a known truth.
+"""What an embedding brings: each mode and network of ``siamese2d-engine train``, and features without training, on a
+known truth.
 
 Run it with the engine's Python on simulated particles. It prints a table and writes the same as JSON::
 
@@ -10,11 +11,11 @@ A set is a folder with ``particles.star`` and ``truth.star`` (``rlnAngleRot rlnA
 ``truth.npz`` (``R`` with the viewing direction as third row, ``species``, ``junk_type``). ``--unseen`` is a set that no
 training sees, embedded by the trained model.
 
-``kNN`` is the mean angle in degrees between a particle's viewing direction and those of its 20 nearest neighbours, a view and
-its mirror image being one; 57 at random. ``spread`` is the mean angle to the class's mean direction after k-means to K
-classes; ``purity`` the share of particles in a class of their species, junk being one. CPU seconds are those of the whole
-command, on one thread. Triplet mode learns from classes made of the **true** directions and species (K-means on them): what
-labels as good as possible would bring.
+``kNN`` is the mean angle in degrees between a particle's viewing direction and those of its 20 nearest neighbours, a
+view and its mirror image being one; 57 at random. ``spread`` is the mean angle to the class's mean direction after
+k-means to K classes; ``purity`` the share of particles in a class of their species, junk being one. CPU seconds are
+those of the whole command, on one thread. Triplet mode learns from classes made of the **true** directions and species
+(K-means on them): what labels as good as possible would bring.
 """
 
 import argparse
@@ -97,8 +98,8 @@ def true_classes(truth: TestSet, classes: int) -> np.ndarray:
     """Classes from 1 by k-means on ``v v^T`` (a view and its mirror image are one) and species."""
     products = np.einsum("na,nb->nab", truth.directions, truth.directions).reshape(-1, 9)
     species = 4.0 * np.eye(truth.species.max() + 1)[truth.species]
-    labels = KMeans(classes, n_init=1, random_state=0).fit(np.concatenate([products * (truth.species > 0)[:, None], species],
-                                                                          axis=1)).labels_
+    features = np.concatenate([products * (truth.species > 0)[:, None], species], axis=1)
+    labels = KMeans(classes, n_init=1, random_state=0).fit(features).labels_
     # Triplets need at least two members of a class.
     sizes = np.bincount(labels)
     return np.unique(np.where(sizes[labels] > 2, labels, sizes.argmax()), return_inverse=True)[1] + 1
@@ -114,7 +115,8 @@ def feature_rows(truth: TestSet, classes: int) -> list[dict]:
     mask = soft_mask(preparation.working_box, preparation.mask_radius)
     rows = []
     for name, spectra, make in (
-        ("pixels, 20 PCs", centred, lambda x: pca_features(x, 20)), ("invariants, not centred", raw, invariant_features),
+        ("pixels, 20 PCs", centred, lambda x: pca_features(x, 20)),
+        ("invariants, not centred", raw, invariant_features),
         ("invariants", centred, invariant_features),
     ):
         started = time.process_time()
@@ -188,7 +190,8 @@ def main() -> None:
     parser.add_argument("--unseen", type=Path, help="folder of particles to embed only")
     parser.add_argument("--classes", type=int, default=50, help="K of all k-means")
     parser.add_argument("--epochs", type=int, help="of every training; by default the command's own")
-    parser.add_argument("--only", nargs="+", default=None, metavar="MODE/NETWORK", help="trainings to run, by default all")
+    parser.add_argument("--only", nargs="+", default=None, metavar="MODE/NETWORK", help="trainings to run, by default "
+                                                                                        "all")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, required=True, help="JSON file")
     args = parser.parse_args()
@@ -200,7 +203,8 @@ def main() -> None:
             if args.only is None or f"{mode}/{network}" in args.only:
                 rows.append(training_row(truth, unseen, mode, network, args, Path(folder)))
     print_table(rows)
-    args.out.write_text(json.dumps({"set": str(args.set), "classes": args.classes, "seed": args.seed, "rows": rows}, indent=1))
+    content = {"set": str(args.set), "classes": args.classes, "seed": args.seed, "rows": rows}
+    args.out.write_text(json.dumps(content, indent=1))
 
 
 if __name__ == "__main__":

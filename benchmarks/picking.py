@@ -1,13 +1,13 @@
 #!/usr/bin/env python
 """Picking: ours, and Topaz where `topaz` is on the path, on micrographs with known particles.
 
-The folder holds ``mics/*.mrc`` and the tab-separated lists (``image_name x_coord y_coord``, pixels) ``train_labels.txt``,
-``train_truth.txt`` and ``test_truth.txt``. Training sees the micrographs of ``train_truth.txt``, the test those of
-``test_truth.txt``. Up to as many labels as ``train_labels.txt`` has are drawn from it, more from ``train_truth.txt``.
-Average precision, F1 and centre errors are by one-to-one matching within the radius. CPU seconds and peak memory are those
-of the commands' processes.
+The folder holds ``mics/*.mrc`` and the tab-separated lists (``image_name x_coord y_coord``, pixels)
+``train_labels.txt``, ``train_truth.txt`` and ``test_truth.txt``. Training sees the micrographs of ``train_truth.txt``,
+the test those of ``test_truth.txt``. Up to as many labels as ``train_labels.txt`` has are drawn from it, more from
+``train_truth.txt``. Average precision, F1 and centre errors are by one-to-one matching within the radius. CPU seconds
+and peak memory are those of the commands' processes.
 
-    benchmarks/picking.py FOLDER --diameter 160 --radius 20 --labels 10 30 100 --objectives ge-binomial pn --json out.json
+    benchmarks/picking.py FOLDER --diameter 160 --radius 20 --labels 10 30 100 --objectives ge-binomial pn
 """
 
 import argparse
@@ -62,7 +62,8 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--labels", type=int, nargs="+", default=[100])
     parser.add_argument("--objectives", nargs="+", default=["ge-binomial"])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--expected-particles", type=float, default=None, help="default: estimated by ours, 60 for Topaz")
+    parser.add_argument("--expected-particles", type=float, default=None,
+                        help="default: estimated by ours, 60 for Topaz")
     parser.add_argument("--options", default="", help="more options for train-picker, as one string")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--topaz-scale", type=int, default=2)
@@ -75,7 +76,8 @@ def parse_arguments() -> argparse.Namespace:
 
 def read_folder(folder: Path) -> dict:
     """Lists and micrographs of the folder."""
-    lists = {name: pd.read_csv(folder / f"{name}.txt", sep="\t") for name in ("train_labels", "train_truth", "test_truth")}
+    names = ("train_labels", "train_truth", "test_truth")
+    lists = {name: pd.read_csv(folder / f"{name}.txt", sep="\t") for name in names}
     stems = {part: set(lists[f"{part}_truth"]["image_name"].astype(str)) for part in ("train", "test")}
     paths = sorted((folder / "mics").glob("*.mrc"))
     return {**lists, **{part: [p for p in paths if p.stem in stems[part]] for part in stems}}
@@ -99,8 +101,8 @@ def run_ours(args: argparse.Namespace, data: dict, labels: Path, objective: str,
              measured([*engine, "train-picker", "--micrographs", *train, "--coordinates", labels, "--diameter",
                        args.diameter, "--objective", objective, "--seed", seed, "--out", out / "train", *expected,
                        *args.options.split(), *threads]),
-             measured([*engine, "pick", "--micrographs", *test, "--model", out / "train" / "picker.safetensors", "--out",
-                       out / "pick", *threads])]
+             measured([*engine, "pick", "--micrographs", *test, "--model", out / "train" / "picker.safetensors",
+                       "--out", out / "pick", *threads])]
     table = next(iter(read_star(out / "pick" / "candidates.star").values()))
     table["stem"] = [Path(name).stem for name in table["rlnMicrographName"]]
     record = json.loads((out / "train" / "training.json").read_text())
@@ -115,16 +117,19 @@ def run_topaz(args: argparse.Namespace, data: dict, labels: Path, seed: int, out
     moved = pd.read_csv(labels, sep="\t")
     moved[["x_coord", "y_coord"]] = (moved[["x_coord", "y_coord"]] / scale).round().astype(int)
     moved.to_csv(out / "labels.txt", sep="\t", index=False)
-    # Half a particle's width at the training scale is beyond what its labels should cover; a radius of 3 is its default.
+    paths = [small / path.name for path in data["train"]]
+    images = pd.DataFrame({"image_name": [path.stem for path in paths], "path": paths})
+    images.to_csv(out / "images.txt", sep="\t", index=False)
+    radius = int(0.7 * args.radius / scale)
     costs = [measured(["topaz", "preprocess", "-s", scale, "-o", small, *data["train"], *data["test"]]),
-             measured(["topaz", "train", "-n", args.expected_particles or 60, "--train-images",
-                       *[small / p.name for p in data["train"]], "--train-targets", out / "labels.txt", "--num-workers", 0,
-                       "--epoch-size", args.topaz_updates, "--num-epochs", 1, "--minibatch-size", 256,
-                       "--save-prefix", out / "model", "-o", out / "log.txt"]),
-             measured(["topaz", "extract", "-r", int(0.7 * args.radius / scale), "-m", out / "model_epoch1.sav", "-x", scale,
-                       "-o", out / "picks.txt", *[small / p.name for p in data["test"]]])]
+             measured(["topaz", "train", "-n", args.expected_particles or 60, "--train-images", out / "images.txt",
+                       "--train-targets", out / "labels.txt", "--num-workers", 0, "--epoch-size", args.topaz_updates,
+                       "--num-epochs", 1, "--minibatch-size", 256, "--save-prefix", out / "model",
+                       "-o", out / "log.txt"]),
+             measured(["topaz", "extract", "-r", radius, "-m", out / "model_epoch1.sav", "-x", scale,
+                       "-o", out / "picks.txt", *[small / path.name for path in data["test"]]])]
     table = pd.read_csv(out / "picks.txt", sep="\t")
-    table = table.rename(columns={"image_name": "stem", "x_coord": COLUMNS[0], "y_coord": COLUMNS[1], "score": COLUMNS[2]})
+    table = table.rename(columns=dict(zip(("image_name", "x_coord", "y_coord", "score"), ("stem", *COLUMNS))))
     return result("topaz", seed, table, data["test_truth"], args.radius, costs)
 
 
@@ -161,16 +166,16 @@ def print_row(row: dict) -> None:
 
 def print_table(rows: list[dict]) -> None:
     """Means over seeds."""
-    print(f"\n{'method':18s} {'labels':>6s} {'runs':>4s} {'AP':>6s} {'+-':>5s} {'best F1':>7s} {'error px':>8s} {'CPU s':>6s} "
-          f"{'peak MB':>7s}")
+    print(f"\n{'method':18s} {'labels':>6s} {'runs':>4s} {'AP':>6s} {'+-':>5s} {'best F1':>7s} {'error px':>8s} "
+          f"{'CPU s':>6s} {'peak MB':>7s}")
     for method, labels in dict.fromkeys((r["method"], r["labels"]) for r in rows):
         group = [r for r in rows if (r["method"], r["labels"]) == (method, labels)]
         precisions = [r["average_precision"] for r in group]
         mean = {key: np.mean([r[key] for r in group if r[key] is not None] or [np.nan])
                 for key in ("best_f1", "median_error", "peak_mb")}
-        print(f"{method:18s} {labels:6d} {len(group):4d} {np.mean(precisions):6.3f} {statistics.pstdev(precisions):5.3f} "
-              f"{mean['best_f1']:7.3f} {mean['median_error']:8.2f} {np.mean([sum(r['cpu_seconds']) for r in group]):6.0f} "
-              f"{mean['peak_mb']:7.0f}")
+        print(f"{method:18s} {labels:6d} {len(group):4d} {np.mean(precisions):6.3f} "
+              f"{statistics.pstdev(precisions):5.3f} {mean['best_f1']:7.3f} {mean['median_error']:8.2f} "
+              f"{np.mean([sum(r['cpu_seconds']) for r in group]):6.0f} {mean['peak_mb']:7.0f}")
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ import shutil
 import sys
 
 # Scipion 3.11 pins numpy 1.26, which has wheels for these.
-OLDEST, NEWEST = (3, 9), (3, 12)
+OLDEST, NEWEST = (3, 10), (3, 12)
 
 
 def missing() -> list[str]:

@@ -13,7 +13,7 @@ from pyworkflow import VarTypes
 from pyworkflow.exceptions import ValidationException
 
 from siamese2d.constants import (CONDA_ENV_NAME, CONDA_PACKAGE, CONDA_PYTHON, ENGINE_PROGRAM, ENV_ACTIVATION,
-                                 INSTALLED_MARKER, PIP_ARGS, PYTHON, TORCH_BUILD, TORCH_CPU, TORCH_CUDA,
+                                 HANDSHAKE, INSTALLED_MARKER, PIP_ARGS, PYTHON, TORCH_BUILD, TORCH_CPU, TORCH_CUDA,
                                  VENV_FOLDER, VENV_PACKAGE, VERSION)
 
 __version__ = VERSION
@@ -21,15 +21,15 @@ _logo = "siamese2d_logo.png"
 _references = ["Bepler2019", "Chen2020"]
 
 HANDSHAKE_SECONDS = 180
-NO_CPU_BUILD = ("The package indexes in use hold no CPU build of torch: the general one is taken, which is larger. To get the CPU "
-                f"build, add the index that PyTorch's installation page names to {PIP_ARGS}.")
+NO_CPU_BUILD = ("The package indexes in use hold no CPU build of torch: the general one is taken, which is larger. To "
+                f"get the CPU build, add the index that PyTorch's installation page names to {PIP_ARGS}.")
 
 
 class Plugin(pwem.Plugin):
     _url = "https://github.com/scipion-em/scipion-em-siamese2d"
     _supportedVersions = [VERSION]
 
-    # What the environment answered, by the command that activates it: asked once per process.
+    # What the environment answered, by the command that activates it: asked once per process and its children.
     _handshakes = {}
 
     @classmethod
@@ -41,8 +41,8 @@ class Plugin(pwem.Plugin):
                        description="Build of torch for new environments: cuda or cpu. With cpu, the forms do not ask "
                                    "for a GPU.")
         cls._defineVar(PIP_ARGS, "", var_type=VarTypes.STRING,
-                       description="More arguments of pip when the environment is built, e.g. another package index, or "
-                                   "'--no-index --find-links FOLDER' where there is no network.")
+                       description="More arguments of pip when the environment is built, e.g. another package index, "
+                                   "or '--no-index --find-links FOLDER' where there is no network.")
         cls._defineVar(PYTHON, _defaultPython(), var_type=VarTypes.STRING,
                        description="Python (3.10 or newer) from which the venv package is made.")
 
@@ -147,7 +147,7 @@ class Plugin(pwem.Plugin):
         engine = f"{install} {shlex.quote(cls.getEngineFolder())}"
         if cls.getVar(TORCH_BUILD) != TORCH_CPU:
             return engine
-        # The CPU build has a version of its own, which only some indexes hold; the general build runs on processors too.
+        # The CPU build is a version of its own, which only some indexes hold; the general one runs on processors too.
         torch = f"{install} --no-deps {_pinnedTorch(cls.getEngineFolder())}+cpu"
         return f"{{ {torch} || echo {shlex.quote(NO_CPU_BUILD)}; }} && {engine}"
 
@@ -178,7 +178,9 @@ class Plugin(pwem.Plugin):
         program = cls.getProgram()
         if program not in cls._handshakes:
             cls._requireBuilt()
-            cls._handshakes[program] = cls._checkVersion(cls._ask(program))
+            cls._handshakes[program] = _inheritedHandshake(program) or cls._checkVersion(cls._ask(program))
+            # Starting torch takes seconds; the processes of protocols, which this one starts, need not ask again.
+            os.environ[HANDSHAKE] = json.dumps({"program": program, "report": cls._handshakes[program]})
         return cls._handshakes[program]
 
     @classmethod
@@ -190,8 +192,8 @@ class Plugin(pwem.Plugin):
         state = "is not built: its installation was started but did not finish" if started else "is not built"
         raise ValidationException(
             f"The environment of siamese2d {state}. Build it with `scipion3 installb {VENV_PACKAGE}-{VERSION}` (needs "
-            f"no conda) or `scipion3 installb {CONDA_PACKAGE}-{VERSION}` (conda), or set {ENV_ACTIVATION} to the command "
-            "that activates an environment that holds it.")
+            f"no conda) or `scipion3 installb {CONDA_PACKAGE}-{VERSION}` (conda), or set {ENV_ACTIVATION} to the "
+            "command that activates an environment that holds it.")
 
     @classmethod
     def _ask(cls, program):
@@ -218,17 +220,12 @@ class Plugin(pwem.Plugin):
     @classmethod
     def _remedy(cls):
         if cls.isSiteActivation():
-            return (f"The environment is chosen by {ENV_ACTIVATION}: correct that variable, or activate the environment and "
-                    f"run `{cls.getPipCommand()}`.")
+            return (f"The environment is chosen by {ENV_ACTIVATION}: correct that variable, or activate the "
+                    f"environment and run `{cls.getPipCommand()}`.")
         venv = _isBuilt(cls.getVenvFolder())
         package, folder = (VENV_PACKAGE, cls.getVenvFolder()) if venv else (CONDA_PACKAGE, cls.getCondaFolder())
-        return (f"Build it again: `rm {shlex.quote(os.path.join(folder, INSTALLED_MARKER))}` and then `scipion3 installb "
-                f"{package}-{VERSION}`.")
-
-    @classmethod
-    def forgetHandshake(cls):
-        """Ask again the next time."""
-        cls._handshakes.clear()
+        return (f"Build it again: `rm {shlex.quote(os.path.join(folder, INSTALLED_MARKER))}` and then `scipion3 "
+                f"installb {package}-{VERSION}`.")
 
     # --------------------------- running ----------------------------------------------
     @classmethod
@@ -268,6 +265,12 @@ def load_tests(loader, tests, pattern):
 def _defaultPython():
     # Scipion's own Python may be too old for the engine.
     return sys.executable if sys.version_info >= (3, 10) else "python3"
+
+
+def _inheritedHandshake(program):
+    """What the environment answered the process that started this one; None if that did not ask, or another one."""
+    known = json.loads(os.environ.get(HANDSHAKE, "{}"))
+    return known["report"] if known.get("program") == program else None
 
 
 def _isBuilt(folder):

@@ -2,7 +2,8 @@
 
 @article{Bepler2019,
   title   = {Positive-unlabeled convolutional neural networks for particle picking in cryo-electron micrographs},
-  author  = {Bepler, Tristan and Morin, Andrew and Rapp, Micah and Brasch, Julia and Shapiro, Lawrence and Noble, Alex J. and Berger, Bonnie},
+  author  = {Bepler, Tristan and Morin, Andrew and Rapp, Micah and Brasch, Julia and Shapiro, Lawrence and
+             Noble, Alex J. and Berger, Bonnie},
   journal = {Nature Methods},
   volume  = {16},
   pages   = {1153-1160},

@@ -7,6 +7,8 @@ ENV_ACTIVATION = "SIAMESE2D_ENV_ACTIVATION"
 TORCH_BUILD = "SIAMESE2D_TORCH"
 PIP_ARGS = "SIAMESE2D_PIP_ARGS"
 PYTHON = "SIAMESE2D_PYTHON"
+# Not for sites: passes the environment's answer on to the processes of protocols.
+HANDSHAKE = "SIAMESE2D_HANDSHAKE"
 
 TORCH_CPU = "cpu"
 TORCH_CUDA = "cuda"

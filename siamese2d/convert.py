@@ -288,8 +288,8 @@ def readMicrographs(path, original, output):
     rows = {int(row[ITEM_ID]): row for row in readTable(path, "micrographs")}
     sizes = {float(row["rlnMicrographPixelSize"]) for row in readTable(path, "optics")}
     if max(sizes) - min(sizes) > 1e-3 * min(sizes):
-        raise ValidationException(f"{path}: the micrographs differ in pixel size ({min(sizes):.4f} to {max(sizes):.4f} A). "
-                                  "Split the input set by micrograph size and run each part alone.")
+        raise ValidationException(f"{path}: the micrographs differ in pixel size ({min(sizes):.4f} to {max(sizes):.4f} "
+                                  "A). Split the input set by micrograph size and run each part alone.")
     output.setSamplingRate(min(sizes))
     for mic in original:
         if mic.getObjId() in rows:

@@ -58,8 +58,8 @@ def _column(path, row, name):
     for column in row:
         if column and column.strip().lower() in COLUMNS[name]:
             return column
-    raise ValidationException(f"{path}: no column for {name}. The first line must name {', '.join(COLUMNS)}, or the file must "
-                              "be a RELION STAR file of coordinates.")
+    raise ValidationException(f"{path}: no column for {name}. The first line must name {', '.join(COLUMNS)}, or the "
+                              "file must be a RELION STAR file of coordinates.")
 
 
 def _position(path, number, row, names):

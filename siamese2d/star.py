@@ -68,7 +68,8 @@ def readTable(path, block=None):
             elif inBlock and columns:
                 yield dict(zip(columns, _split(line)))
     if not found:
-        raise ValidationException(f"{path}: there is no table {block or ''} in this file. Start the protocol again to make it.")
+        raise ValidationException(f"{path}: there is no table {block or ''} in this file. Start the protocol "
+                                  "again to make it.")
 
 
 def _asText(value):

@@ -21,8 +21,8 @@ class Siamese2DProtBase(EMProtocol):
     """Writes its inputs as STAR files, runs one sub-command of the engine and reads what that wrote.
 
     A subclass says how its inputs are written (`_convertInput`), with which arguments the engine runs
-    (`_engineArguments`) and what comes out (`_createOutput`). Nothing is kept on the object between steps: a resumed run
-    finds all it needs in the protocol's folder.
+    (`_engineArguments`) and what comes out (`_createOutput`). Nothing is kept on the object between steps: a resumed
+    run finds all it needs in the protocol's folder.
     """
 
     _label = None
@@ -33,8 +33,8 @@ class Siamese2DProtBase(EMProtocol):
     def _defineGpuParams(self, form):
         form.addHidden(params.USE_GPU, params.BooleanParam, default=Plugin.getVar(TORCH_BUILD) != TORCH_CPU,
                        label="Use GPU for execution",
-                       help="Set to No to compute on the processor. There is no silent change from one to the other: a GPU "
-                            "that is asked for and not there is an error.")
+                       help="Set to No to compute on the processor. There is no silent change from one to the other: a "
+                            "GPU that is asked for and not there is an error.")
         form.addHidden(params.GPU_LIST, params.StringParam, default="0", label="GPU",
                        help="Number of the one GPU to use. Change it when another job runs on GPU 0.")
 
@@ -75,8 +75,8 @@ class Siamese2DProtBase(EMProtocol):
 
     def _warnings(self):
         openSets = [pointer for _, pointer in self.iterInputPointers() if _isOpen(pointer.get())]
-        return [f"{self.getObjectTag(pointer)} is still growing: only the items that it holds when this protocol starts are "
-                "used." for pointer in openSets]
+        return [f"{self.getObjectTag(pointer)} is still growing: only the items that it holds when this protocol "
+                "starts are used." for pointer in openSets]
 
     def _summary(self):
         if not self.isFinished():
@@ -132,8 +132,8 @@ class Siamese2DProtBase(EMProtocol):
         if record.get("status") == "failed" and record.get("message"):
             return record["message"]
         if record.get("status") == "running" and (status < 0 or status > 128):
-            return (f"The engine was stopped from outside (status {status}); when nobody did that, the machine ran out of "
-                    "memory. Continue the protocol to go on where it was.")
+            return (f"The engine was stopped from outside (status {status}); when nobody did that, the machine ran out "
+                    "of memory. Continue the protocol to go on where it was.")
         return f"The engine ended with status {status}. Its last lines in the log (run.stderr) say why."
 
     def _validateGpu(self):
@@ -170,9 +170,9 @@ def _missingDevice(device):
         return []
     if device in devices:
         return []
-    return [f"*GPU*: {device} is not there; the environment sees {', '.join(devices)}. Choose another GPU, or set *Use GPU* "
-            f"to No. If this machine has that GPU, the environment holds a CPU build of torch: set {TORCH_BUILD} to cuda and "
-            "build it again."]
+    return [f"*GPU*: {device} is not there; the environment sees {', '.join(devices)}. Choose another GPU, or set *Use "
+            f"GPU* to No. If this machine has that GPU, the environment holds a CPU build of torch: set {TORCH_BUILD} "
+            "to cuda and build it again."]
 
 
 def _isOpen(item):

@@ -31,25 +31,25 @@ class Siamese2DProtClassify(Siamese2DProtBase):
         form.addSection(label="Input")
         form.addParam("inputParticles", params.PointerParam, pointerClass="SetOfParticles", important=True,
                       label="Input particles", help="Particles to classify, bright on dark.")
-        form.addParam("inputEmbedding", params.PointerParam, pointerClass="EmbeddingModel", allowsNull=True, important=True,
-                      label="Embedding",
+        form.addParam("inputEmbedding", params.PointerParam, pointerClass="EmbeddingModel", allowsNull=True,
+                      important=True, label="Embedding",
                       help="A trained embedding, of particles with the same box and pixel size. Without it the "
                            "classes start at random.")
         form.addParam("numberOfClasses", params.IntParam, default=-1, label="Number of classes",
-                      help="-1 takes one for every 100 particles, from 10 to 100. More classes separate rare views and junk "
-                           "better, but their averages are noisier.")
+                      help="-1 takes one for every 100 particles, from 10 to 100. More classes separate rare views and "
+                           "junk better, but their averages are noisier.")
         form.addParam("maskDiameter", params.FloatParam, default=-1, label="Mask diameter (Å)",
-                      help="Diameter of the circle around the centre that counts. -1 takes 0.8 of the box. Give a value a "
-                           "little larger than the particle when its neighbours show in the averages.")
+                      help="Diameter of the circle around the centre that counts. -1 takes 0.8 of the box. Give a "
+                           "value a little larger than the particle when its neighbours show in the averages.")
         form.addParam("mirror", params.BooleanParam, default=True, label="Match mirror images?",
-                      help="Yes: a particle may be mirrored to fit its class, so views from opposite sides share a class. "
-                           "No keeps them apart, e.g. to see the two hands of a view.")
+                      help="Yes: a particle may be mirrored to fit its class, so views from opposite sides share a "
+                           "class. No keeps them apart, e.g. to see the two hands of a view.")
         form.addParam("maxShift", params.FloatParam, default=-1, expertLevel=EXPERT, label="Largest shift (Å)",
-                      help="How far particles may lie from the centre of the box. -1 takes 0.08 of the box. Enlarge it for "
-                           "imprecise coordinates; a small value is faster.")
+                      help="How far particles may lie from the centre of the box. -1 takes 0.08 of the box. Enlarge it "
+                           "for imprecise coordinates; a small value is faster.")
         form.addParam("maxResolution", params.FloatParam, default=-1, expertLevel=EXPERT, label="Finest detail (Å)",
-                      help="Resolution up to which particles are compared. -1 takes what the particle's size and the pixel "
-                           "size allow. Give a coarser value when classes follow noise.")
+                      help="Resolution up to which particles are compared. -1 takes what the particle's size and the "
+                           "pixel size allow. Give a coarser value when classes follow noise.")
         self._defineSeedParam(form)
         self._defineParallel(form)
 
@@ -63,13 +63,14 @@ class Siamese2DProtClassify(Siamese2DProtBase):
         classes = self._createSetOfClasses2D(self.inputParticles)
         readClasses(self.getStagePath(), classes)
         if classes.isEmpty():
-            raise ValidationException("No particle was put in a class. Check that the particles are not blank, and look at "
-                                      "the log.")
+            raise ValidationException("No particle was put in a class. Check that the particles are not blank, and "
+                                      "look at the log.")
         averages = self._createSetOfAverages()
         averages.copyInfo(self.inputParticles.get())
         averages.setHasCTF(False)
         readAverages(self.getStagePath(), averages)
-        self._defineOutputs(**{ClassifyOutput.outputClasses.name: classes, ClassifyOutput.outputAverages.name: averages})
+        self._defineOutputs(**{ClassifyOutput.outputClasses.name: classes,
+                               ClassifyOutput.outputAverages.name: averages})
         for output in (classes, averages):
             self._defineSourceRelation(self.inputParticles, output)
             if self.inputEmbedding.get() is not None:
@@ -80,7 +81,8 @@ class Siamese2DProtClassify(Siamese2DProtBase):
         particles, embedding = self.inputParticles.get(), self.inputEmbedding.get()
         errors = validateNotEmpty("Input particles", particles)
         if particles is not None and not errors and self.numberOfClasses.get() > particles.getSize():
-            errors.append(f"*Number of classes*: more than there are particles, {particles.getSize()}. Give fewer, or -1.")
+            errors.append(f"*Number of classes*: more than there are particles, {particles.getSize()}. Give fewer, or "
+                          "-1.")
         if self.numberOfClasses.get() == 0:
             errors.append("*Number of classes* must be 1 or more, or -1 to choose it by the number of particles.")
         if embedding is not None and not modelExists(embedding):
@@ -91,19 +93,20 @@ class Siamese2DProtClassify(Siamese2DProtBase):
         particles = self.inputParticles.get()
         lines = super()._warnings() + warnOtherScale("Embedding", self.inputEmbedding.get(), particles)
         if particles is not None and particles.isPhaseFlipped():
-            lines.append("The phases of these particles were flipped before, so their CTF is not used: averages are plain "
-                         "means.")
+            lines.append("The phases of these particles were flipped before, so their CTF is not used: averages are "
+                         "plain means.")
         return lines
 
     def _resultSummary(self):
         classes, total = self.outputClasses, self.inputParticles.get().getSize()
         inClasses = sum(cls.getSize() for cls in classes.iterItems())
         lines = [f"{inClasses} particles in {classes.getSize()} classes."]
-        return lines + ([f"{total - inClasses} particles could not be classified; {self.getStagePath('set_apart.star')} lists "
-                         "them."] if inClasses < total else [])
+        return lines + ([f"{total - inClasses} particles could not be classified; "
+                         f"{self.getStagePath('set_apart.star')} lists them."] if inClasses < total else [])
 
     def _methods(self):
-        return ["Particles were clustered by a Siamese embedding, aligned in plane to their class averages and re-assigned."]
+        return ["Particles were clustered by a Siamese embedding, aligned in plane to their class averages and "
+                "re-assigned."]
 
     # --------------------------- UTILS functions ---------------------------------------
     def _engineArguments(self):

@@ -35,30 +35,31 @@ class Siamese2DProtExtract(Siamese2DProtBase):
         form.addSection(label="Input")
         form.addParam("inputCoordinates", params.PointerParam, pointerClass="SetOfCoordinates", important=True,
                       label="Input coordinates", help="Centres of the particles.")
-        form.addParam("micrographsSource", params.EnumParam, choices=["same as picking", "other"], default=SAME_AS_PICKING,
-                      display=params.EnumParam.DISPLAY_HLIST, important=True, label="Micrographs source",
-                      help="*other*: cut the particles from other micrographs, such as those before downsampling. They are "
-                           "matched by name, and a difference in pixel size is taken into account.")
+        form.addParam("micrographsSource", params.EnumParam, choices=["same as picking", "other"],
+                      default=SAME_AS_PICKING, display=params.EnumParam.DISPLAY_HLIST, important=True,
+                      label="Micrographs source",
+                      help="*other*: cut the particles from other micrographs, such as those before downsampling. They "
+                           "are matched by name, and a difference in pixel size is taken into account.")
         form.addParam("inputMicrographs", params.PointerParam, pointerClass="SetOfMicrographs", allowsNull=True,
                       important=True, condition=f"micrographsSource == {OTHER}", label="Other micrographs",
                       help="The micrographs to cut the particles from.")
         form.addParam("inputCTF", params.PointerParam, pointerClass="SetOfCTF", allowsNull=True, label="CTF",
-                      help="CTF of the micrographs, so that class averages can be corrected for it. Without it averages "
-                           "are plain means. Particles of micrographs that have no CTF in it are left out.")
+                      help="CTF of the micrographs, so that class averages can be corrected for it. Without it "
+                           "averages are plain means. Particles of micrographs that have no CTF in it are left out.")
         form.addParam("boxSize", params.IntParam, default=-1, label="Box size (px)",
                       help="Width of the images in pixels of the micrographs, before downsampling. -1 takes "
                            f"{BOX_PER_DIAMETER} times the particle diameter (the box size of the coordinates). Make it "
                            "larger for data of high defocus.")
         form.addParam("downsample", params.FloatParam, default=1.0, label="Downsample by",
-                      help="Factor by which the images get smaller (Fourier cropping). 2D classes need no more than about "
-                           "64 to 128 pixels; 1 keeps the size.")
+                      help="Factor by which the images get smaller (Fourier cropping). 2D classes need no more than "
+                           "about 64 to 128 pixels; 1 keeps the size.")
         form.addParam("invert", params.BooleanParam, default=True, label="Invert contrast?",
                       help="Particles must be bright on dark. Yes for cryo-EM micrographs as recorded; No for negative "
                            "stain, or when the micrographs were inverted before.")
         form.addParam("edge", params.EnumParam, choices=["leave out", "fill with noise"], default=0, expertLevel=EXPERT,
                       label="Particles at the edge",
-                      help="What happens to particles whose box reaches over the edge of the micrograph. Fill when particles "
-                           "are few.")
+                      help="What happens to particles whose box reaches over the edge of the micrograph. Fill when "
+                           "particles are few.")
         self._defineParallel(form)
 
     # --------------------------- STEPS functions ---------------------------------------
@@ -70,8 +71,8 @@ class Siamese2DProtExtract(Siamese2DProtBase):
                                       "micrographs, or none.")
         matched = writeCoordinates(self.getInputPath("coordinates.star"), self.inputCoordinates.get(), micrographs)
         if not matched:
-            raise ValidationException("None of the coordinates lies on these micrographs. Choose the micrographs on which "
-                                      "the particles were picked, or others with the same names.")
+            raise ValidationException("None of the coordinates lies on these micrographs. Choose the micrographs on "
+                                      "which the particles were picked, or others with the same names.")
 
     def _createOutput(self):
         micrographs, coordinates = self.getMicrographs(), self.inputCoordinates.get()
@@ -105,8 +106,8 @@ class Siamese2DProtExtract(Siamese2DProtBase):
         width, height, _ = self.getMicrographs().getDim()
         box = self.getBoxSize()
         if box > min(width, height):
-            return [f"*Box size*: {box} px is larger than the micrographs ({width} x {height} px). Give a smaller one; if the "
-                    "particle is not that large, check the pixel sizes."]
+            return [f"*Box size*: {box} px is larger than the micrographs ({width} x {height} px). Give a smaller one; "
+                    "if the particle is not that large, check the pixel sizes."]
         if box % 2:
             return [f"*Box size*: {box} px is odd; boxes must be even. Take {box + 1}."]
         if box / self.downsample.get() < MIN_BOX:

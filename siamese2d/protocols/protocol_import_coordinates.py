@@ -28,11 +28,12 @@ class Siamese2DProtImportCoordinates(EMProtocol):
                       label="Input micrographs",
                       help="The micrographs that the coordinates were marked on, at the size they were marked at.")
         form.addParam("coordinatesFile", params.FileParam, label="File of coordinates",
-                      help="RELION STAR file, or CSV/TSV with the columns micrograph, x, y: pixels, the first row of the "
-                           "image being y = 0. Micrographs are found by their file name without folder and ending.")
+                      help="RELION STAR file, or CSV/TSV with the columns micrograph, x, y: pixels, the first row of "
+                           "the image being y = 0. Micrographs are found by their file name without folder and "
+                           "ending.")
         form.addParam("diameter", params.FloatParam, default=-1, label="Particle diameter (Å)",
-                      help="Becomes the box size of the coordinates. With -1 the box size stays unknown, and the training of "
-                           "a picker estimates the diameter.")
+                      help="Becomes the box size of the coordinates. With -1 the box size stays unknown, and the "
+                           "training of a picker estimates the diameter.")
 
     # --------------------------- INSERT steps functions --------------------------------
     def _insertAllSteps(self):
@@ -65,9 +66,9 @@ class Siamese2DProtImportCoordinates(EMProtocol):
         except ValidationException as problem:
             return [f"*File of coordinates*: {problem}"]
         if not any(_stem(mic) in positions for mic in self.inputMicrographs.get()):
-            return [f"*File of coordinates*: it names micrographs such as '{next(iter(positions))}', the input has such as "
-                    f"'{_stem(self.inputMicrographs.get().getFirstItem())}'; none is in both. Choose the micrographs that "
-                    "were marked."]
+            return [f"*File of coordinates*: it names micrographs such as '{next(iter(positions))}', the input has "
+                    f"such as '{_stem(self.inputMicrographs.get().getFirstItem())}'; none is in both. Choose the "
+                    "micrographs that were marked."]
         return []
 
     def _summary(self):
@@ -99,7 +100,7 @@ def _firstOutside(positions, micrographs):
     for mic in micrographs:
         for x, y in positions.get(_stem(mic), ()):
             if not (-0.5 <= x <= width - 0.5 and -0.5 <= y <= height - 0.5):
-                return (f"{mic.getFileName()}: the coordinate x {x:.1f}, y {y:.1f} lies outside of the image ({width} x "
-                        f"{height} px). It was probably marked at another pixel size: choose the micrographs that it was "
-                        "marked on.")
+                return (f"{mic.getFileName()}: the coordinate x {x:.1f}, y {y:.1f} lies outside of the image ({width} "
+                        f"x {height} px). It was probably marked at another pixel size: choose the micrographs that it "
+                        "was marked on.")
     return None

@@ -18,8 +18,8 @@ class NormalizeOutput(enum.Enum):
 
 
 class Siamese2DProtNormalize(Siamese2DProtBase):
-    """Brings micrographs to one grey scale with a mixture of two Gaussians (particle and background) fitted to the whole
-    set, and makes them smaller for picking.
+    """Brings micrographs to one grey scale with a mixture of two Gaussians (particle and background) fitted to the
+    whole set, and makes them smaller for picking.
     """
 
     _label = "normalize micrographs"
@@ -31,15 +31,15 @@ class Siamese2DProtNormalize(Siamese2DProtBase):
         form.addSection(label="Input")
         form.addParam("inputMicrographs", params.PointerParam, pointerClass="SetOfMicrographs", important=True,
                       label="Input micrographs", help="Micrographs to normalize.")
-        form.addParam("method", params.EnumParam, choices=["joint (whole set)", "each micrograph alone", "affine"], default=0,
-                      label="Method",
-                      help="*joint*: one mixture of two Gaussians for the whole set, with a gain for every micrograph; best "
-                           "when all come from one session.\n*each*: a mixture for every micrograph; choose it when they "
-                           "differ much, e.g. several sessions or grids.\n*affine*: zero mean and unit variance; choose it "
-                           "when the summary of the others shows fits that failed.")
+        form.addParam("method", params.EnumParam, choices=["joint (whole set)", "each micrograph alone", "affine"],
+                      default=0, label="Method",
+                      help="*joint*: one mixture of two Gaussians for the whole set, with a gain for every micrograph; "
+                           "best when all come from one session.\n*each*: a mixture for every micrograph; choose it "
+                           "when they differ much, e.g. several sessions or grids.\n*affine*: zero mean and unit "
+                           "variance; choose it when the summary of the others shows fits that failed.")
         form.addParam("downsample", params.FloatParam, default=1.0, label="Downsample by",
-                      help="Factor by which the micrographs get smaller (Fourier cropping); 1 keeps the size. Picking is fast "
-                           "and accurate at 4 to 8 Å/px.")
+                      help="Factor by which the micrographs get smaller (Fourier cropping); 1 keeps the size. Picking "
+                           "is fast and accurate at 4 to 8 Å/px.")
         self._defineSeedParam(form)
         self._defineParallel(form)
 
@@ -66,8 +66,8 @@ class Siamese2DProtNormalize(Siamese2DProtBase):
 
     def _resultSummary(self):
         output = self.outputMicrographs
-        return [f"{output.getSize()} micrographs normalized ({METHODS[self.method.get()]}), {output.getSamplingRate():.3f} "
-                "Å/px."]
+        return [f"{output.getSize()} micrographs normalized ({METHODS[self.method.get()]}), "
+                f"{output.getSamplingRate():.3f} Å/px."]
 
     def _methods(self):
         return ["Micrographs were normalized with a mixture of two Gaussians as in [Bepler2019]."] \

@@ -29,14 +29,15 @@ class Siamese2DProtPick(Siamese2DProtBase):
         form.addSection(label="Input")
         form.addParam("inputMicrographs", params.PointerParam, pointerClass="SetOfMicrographs", important=True,
                       label="Input micrographs",
-                      help="Micrographs to pick, normalized as those that the picker was trained on. They may have another pixel "
-                           "size.")
+                      help="Micrographs to pick, normalized as those that the picker was trained on. They may have "
+                           "another pixel size.")
         form.addParam("inputPicker", params.PointerParam, pointerClass="PickerModel", important=True, label="Picker",
                       help="The trained picker.")
         form.addParam("threshold", params.FloatParam, default=None, allowsNull=True, label="Score threshold",
-                      help="Probability from which a candidate is taken for a particle, 0 to 1. Empty takes the one that training "
-                           "found best on held-out labels. Raise it when there are too many false picks, lower it when "
-                           "particles are missed; continuing the run with another threshold does not score again.")
+                      help="Probability from which a candidate is taken for a particle, 0 to 1. Empty takes the one "
+                           "that training found best on held-out labels. Raise it when there are too many false picks, "
+                           "lower it when particles are missed; continuing the run with another threshold does not "
+                           "score again.")
         self._defineParallel(form)
 
     # --------------------------- STEPS functions ---------------------------------------
@@ -47,7 +48,8 @@ class Siamese2DProtPick(Siamese2DProtBase):
         micrographs = self.inputMicrographs.get()
         output = self._createSetOfCoordinates(self.inputMicrographs)
         output.setBoxSize(round(self.inputPicker.get().getDiameterPixels(micrographs.getSamplingRate())))
-        readCoordinates(self.getStagePath("coordinates.star"), self.getInputPath("micrographs.star"), micrographs, output)
+        readCoordinates(self.getStagePath("coordinates.star"), self.getInputPath("micrographs.star"), micrographs,
+                        output)
         self._defineOutputs(**{PickOutput.outputCoordinates.name: output})
         self._defineSourceRelation(self.inputMicrographs, output)
         self._defineSourceRelation(self.inputPicker, output)

@@ -33,32 +33,34 @@ class Siamese2DProtTrainEmbedding(Siamese2DProtBase):
         self._defineGpuParams(form)
         form.addSection(label="Input")
         form.addParam("mode", params.EnumParam, choices=MODES, default=0, label="What is similar",
-                      help="*self-supervised*: two views of one particle (turned, shifted, mirrored, with other noise); needs "
-                           "no classes and is the choice for new data.\n*contrastive*: rounds of clustering, pairs of one "
-                           "cluster being similar; choose it when classes differ in shape more than in orientation.\n"
-                           "*triplet*: members of classes that you have, such as a good selection of 2D classes.")
-        form.addParam("inputParticles", params.PointerParam, pointerClass="SetOfParticles", allowsNull=True, important=True,
-                      condition=f"mode != {TRIPLET}", label="Input particles",
+                      help="*self-supervised*: two views of one particle (turned, shifted, mirrored, with other "
+                           "noise); needs no classes and is the choice for new data.\n*contrastive*: rounds of "
+                           "clustering, pairs of one cluster being similar; choose it when classes differ in shape "
+                           "more than in orientation.\n*triplet*: members of classes that you have, such as a good "
+                           "selection of 2D classes.")
+        form.addParam("inputParticles", params.PointerParam, pointerClass="SetOfParticles", allowsNull=True,
+                      important=True, condition=f"mode != {TRIPLET}", label="Input particles",
                       help="Extracted particles, bright on dark. Some thousands are enough.")
-        form.addParam("inputClasses", params.PointerParam, pointerClass="SetOfClasses2D", allowsNull=True, important=True,
-                      condition=f"mode == {TRIPLET}", label="Input classes",
+        form.addParam("inputClasses", params.PointerParam, pointerClass="SetOfClasses2D", allowsNull=True,
+                      important=True, condition=f"mode == {TRIPLET}", label="Input classes",
                       help="2D classes of any program, at least two. Select the good ones first.")
         form.addParam("maskDiameter", params.FloatParam, default=-1, label="Mask diameter (Å)",
-                      help="Diameter of the soft circle around the centre that the network sees. -1 takes the whole box. Give "
-                           "a value a little larger than the particle when its neighbours reach into the box.")
+                      help="Diameter of the soft circle around the centre that the network sees. -1 takes the whole "
+                           "box. Give a value a little larger than the particle when its neighbours reach into the "
+                           "box.")
         form.addParam("network", params.EnumParam, choices=NETWORKS, default=0, expertLevel=EXPERT, label="Network",
-                      help="*steerable*: the same for every rotation and mirror image of a particle.\n*original*: the small "
-                           "convolutional network of the first Siamese recipe, to compare with it.")
+                      help="*steerable*: the same for every rotation and mirror image of a particle.\n*original*: the "
+                           "small convolutional network of the first Siamese recipe, to compare with it.")
         form.addParam("clusters", params.IntParam, default=10, expertLevel=EXPERT, condition=f"mode == {CONTRASTIVE}",
-                      label="Clusters", help="Number of clusters of each round. Take about the number of classes that you "
-                                             "will ask for.")
+                      label="Clusters", help="Number of clusters of each round. Take about the number of classes that "
+                                             "you will ask for.")
         form.addParam("rounds", params.IntParam, default=3, expertLevel=EXPERT, condition=f"mode == {CONTRASTIVE}",
                       label="Rounds", help="How often clustering and training alternate. More than a few seldom help.")
         form.addParam("epochs", params.IntParam, default=-1, expertLevel=EXPERT, label="Epochs",
-                      help="Passes over the particles (in each round). -1 chooses by the number of particles. Raise it when "
-                           "the curve of the viewer still falls at its end.")
-        form.addParam("startModel", params.PointerParam, pointerClass="EmbeddingModel", allowsNull=True, expertLevel=EXPERT,
-                      label="Start from embedding",
+                      help="Passes over the particles (in each round). -1 chooses by the number of particles. Raise it "
+                           "when the curve of the viewer still falls at its end.")
+        form.addParam("startModel", params.PointerParam, pointerClass="EmbeddingModel", allowsNull=True,
+                      expertLevel=EXPERT, label="Start from embedding",
                       help="Continue from a network trained before, e.g. to refine a self-supervised one on classes.")
         self._defineSeedParam(form)
         self._defineParallel(form)
@@ -94,8 +96,9 @@ class Siamese2DProtTrainEmbedding(Siamese2DProtBase):
             errors.append(f"*Start from embedding*: its file {start.getFileName()} is gone. Train it again.")
         particles = self.getParticles()
         if not errors and particles.getSize() < FEWEST_PARTICLES:
-            errors.append(f"*{label}*: {particles.getSize()} particles are too few to train on (at least {FEWEST_PARTICLES}; "
-                          "hundreds to learn anything). Give more, or use an embedding trained before.")
+            errors.append(f"*{label}*: {particles.getSize()} particles are too few to train on (at least "
+                          f"{FEWEST_PARTICLES}; hundreds to learn anything). Give more, or use an embedding trained "
+                          "before.")
         return errors + validateMask(self.maskDiameter.get(), particles)
 
     def _warnings(self):
@@ -140,7 +143,8 @@ def validateMask(diameter, particles):
     width = particles.getXDim() * particles.getSamplingRate()
     if diameter <= width:
         return []
-    return [f"*Mask diameter*: {diameter:.0f} Å is larger than the particle images ({width:.0f} Å). Give a smaller one, or -1."]
+    return [f"*Mask diameter*: {diameter:.0f} Å is larger than the particle images ({width:.0f} Å). Give a "
+            "smaller one, or -1."]
 
 
 def warnOtherScale(label, embedding, particles):
@@ -151,5 +155,5 @@ def warnOtherScale(label, embedding, particles):
     present = (particles.getXDim(), particles.getSamplingRate())
     if trained[0] == present[0] and abs(trained[1] / present[1] - 1) < 1e-3:
         return []
-    return [f"*{label}*: it was trained on images of {trained[0]} px of {trained[1]:.3f} Å, the particles have {present[0]} px "
-            f"of {present[1]:.3f} Å. They are cut and scaled to match, as far as they can be."]
+    return [f"*{label}*: it was trained on images of {trained[0]} px of {trained[1]:.3f} Å, the particles have "
+            f"{present[0]} px of {present[1]:.3f} Å. They are cut and scaled to match, as far as they can be."]

@@ -34,43 +34,40 @@ class Siamese2DProtTrainPicker(Siamese2DProtBase):
         form.addSection(label="Input")
         form.addParam("inputMicrographs", params.PointerParam, pointerClass="SetOfMicrographs", important=True,
                       label="Input micrographs",
-                      help="Normalized micrographs. They may be more than those with marked particles, and of another pixel "
-                           "size.")
+                      help="Normalized micrographs. They may be more than those with marked particles, and of another "
+                           "pixel size.")
         form.addParam("inputCoordinates", params.PointerParam, pointerClass="SetOfCoordinates", important=True,
                       label="Marked particles",
-                      help="Some particles, marked by hand or picked otherwise: 100 spread over several micrographs are a "
-                           "good start. They need not be complete in any micrograph.")
+                      help="Some particles, marked by hand or picked otherwise: 100 spread over several micrographs "
+                           "are a good start. They need not be complete in any micrograph.")
         form.addParam("diameter", params.FloatParam, default=-1, label="Particle diameter (Å)",
-                      help="Longest diameter of the particle. -1 takes the box size of the marked particles, or estimates "
-                           "it from their images where they have none; give it when that box is much larger than the "
-                           "particle.")
+                      help="Longest diameter of the particle. -1 takes the box size of the marked particles, or "
+                           "estimates it from their images where they have none; give it when that box is much larger "
+                           "than the particle.")
         form.addParam("expectedParticles", params.FloatParam, default=-1, label="Particles per micrograph",
-                      help="About how many particles a micrograph holds. -1 lets the program estimate it. Give a number "
-                           "when the picks come out far too many or too few; being wrong by half is no harm.")
+                      help="About how many particles a micrograph holds. -1 lets the program estimate it. Give a "
+                           "number when the picks come out far too many or too few; being wrong by half is no harm.")
         form.addParam("objective", params.EnumParam, choices=OBJECTIVES, default=0, expertLevel=EXPERT,
                       label="Objective",
-                      help="How unlabeled windows count. *ge-binomial*: their number of particles must fit the expected "
-                           "one; the best choice for few labels.\n*ge-kl*: the same by a simpler measure.\n*nnpu*, *pu*: "
-                           "positive-unlabeled risk.\n*pn*: all unlabeled are negative; only when every particle of the "
-                           "micrographs is marked.")
+                      help="How unlabeled windows count. *ge-binomial*: their number of particles must fit the "
+                           "expected one; the best choice for few labels.\n*ge-kl*: the same by a simpler "
+                           "measure.\n*nnpu*, *pu*: positive-unlabeled risk.\n*pn*: all unlabeled are negative; only "
+                           "when every particle of the micrographs is marked.")
         form.addParam("autoencoder", params.FloatParam, default=0.0, expertLevel=EXPERT, label="Autoencoder weight",
-                      help="Weight of reconstructing the image beside finding particles. 0 is without; 10 / number of marked "
-                           "particles may help when those are few.")
-        form.addParam("network", params.EnumParam, choices=NETWORKS, default=NETWORKS.index("medium"), expertLevel=EXPERT,
-                      label="Network",
-                      help="How far the network sees around a particle. *small* is faster and blind to surroundings such as "
-                           "carbon; *large* for particles that are told by their neighbourhood. A picker to start from brings "
-                           "its own.")
-        form.addParam("epochs", params.IntParam, default=12, expertLevel=EXPERT, label="Epochs",
-                      help="Most epochs; training stops earlier when held-out labels are found no better. Raise it for large "
-                           "or difficult sets.")
-        form.addParam("startModel", params.PointerParam, pointerClass="PickerModel", allowsNull=True, expertLevel=EXPERT,
-                      label="Start from picker",
-                      help="Continue from a picker trained before, e.g. for the same particle on another grid. Empty starts "
-                           "from the one that comes with the engine, if it brings one.")
-        form.addParam("fromScratch", params.BooleanParam, default=False, expertLevel=EXPERT, label="Start from scratch?",
-                      help="Yes starts from random weights. Choose it when a particle looks like no other, or to use another "
-                           "network than that of the picker to start from.")
+                      help="Weight of reconstructing the image beside finding particles. 0 is without; 10 / number of "
+                           "marked particles may help when those are few.")
+        form.addParam("network", params.EnumParam, choices=NETWORKS, default=NETWORKS.index("medium"),
+                      expertLevel=EXPERT, label="Network",
+                      help="How far the network sees around a particle. *small* is faster and blind to surroundings "
+                           "such as carbon; *large* for particles that are told by their neighbourhood. A picker to "
+                           "start from brings its own.")
+        form.addParam("epochs", params.IntParam, default=10, expertLevel=EXPERT, label="Epochs",
+                      help="Most epochs; training stops earlier when held-out labels are found no better. Raise it for "
+                           "large or difficult sets.")
+        form.addParam("startModel", params.PointerParam, pointerClass="PickerModel", allowsNull=True,
+                      expertLevel=EXPERT, label="Start from picker",
+                      help="Continue from a picker trained before, e.g. for the same particle on another grid. Empty "
+                           "starts from random weights.")
         self._defineSeedParam(form)
         self._defineParallel(form)
 
@@ -101,8 +98,6 @@ class Siamese2DProtTrainPicker(Siamese2DProtBase):
         start = self.startModel.get()
         if start is not None and not modelExists(start):
             errors.append(f"*Start from picker*: its file {start.getFileName()} is gone. Train it again.")
-        if start is not None and self.fromScratch.get():
-            errors.append("*Start from scratch* contradicts *Start from picker*: empty the one or set the other to No.")
         return errors or self._validatePlacement(micrographs, coordinates)
 
     def _validatePlacement(self, micrographs, coordinates):
@@ -114,17 +109,17 @@ class Siamese2DProtTrainPicker(Siamese2DProtBase):
         scale = coordinateScale(coordinates, micrographs)
         farthestX, farthestY = farthestPosition(coordinates)
         if farthestX * scale > width or farthestY * scale > height:
-            return [f"*Marked particles*: some lie outside of the micrographs ({width} x {height} px). The pixel size of the "
-                    f"micrographs they were marked on ({coordinates.getMicrographs().getSamplingRate():.3f} Å) or of the "
-                    f"input micrographs ({micrographs.getSamplingRate():.3f} Å) is wrong: correct it where they were "
-                    "imported."]
+            return [f"*Marked particles*: some lie outside of the micrographs ({width} x {height} px). The pixel size "
+                    f"of the micrographs they were marked on ({coordinates.getMicrographs().getSamplingRate():.3f} Å) "
+                    f"or of the input micrographs ({micrographs.getSamplingRate():.3f} Å) is wrong: correct it where "
+                    "they were imported."]
         return []
 
     def _warnings(self):
         lines, coordinates = super()._warnings(), self.inputCoordinates.get()
         if coordinates is not None and coordinates.getSize() < FEWEST_LABELS:
-            lines.append(f"{coordinates.getSize()} marked particles are few: with fewer than {FEWEST_LABELS} none can be held out "
-                         "to choose the score threshold.")
+            lines.append(f"{coordinates.getSize()} marked particles are few: with fewer than {FEWEST_LABELS} none can "
+                         "be held out to choose the score threshold.")
         return lines
 
     def _resultSummary(self):
@@ -156,8 +151,6 @@ class Siamese2DProtTrainPicker(Siamese2DProtBase):
             arguments += ["--diameter", round(self.getDiameter(), 3)]
         if self.expectedParticles.get() > 0:
             arguments += ["--expected-particles", self.expectedParticles.get()]
-        if self.fromScratch.get():
-            arguments.append("--from-scratch")
         if self.startModel.get() is not None:
             arguments += ["--model", self.startModel.get().getFileName()]
         return arguments
@@ -178,5 +171,5 @@ def validateDiameter(label, diameter, micrographs):
         return []
     problem = f"at least {SMALLEST_DIAMETER} are needed" if pixels < SMALLEST_DIAMETER \
         else f"it is larger than the micrographs ({width} x {height} px)"
-    return [f"*{label}*: a particle of {diameter:.0f} Å is {pixels:.1f} px wide at {micrographs.getSamplingRate():.2f} Å/px; "
-            f"{problem}. Check the diameter, the pixel size and the downsampling."]
+    return [f"*{label}*: a particle of {diameter:.0f} Å is {pixels:.1f} px wide at {micrographs.getSamplingRate():.2f} "
+            f"Å/px; {problem}. Check the diameter, the pixel size and the downsampling."]

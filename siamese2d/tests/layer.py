@@ -148,7 +148,7 @@ class SetAssertions:
     """Assertions about Scipion sets, for any test case."""
 
     def assertSet(self, items, size=None, pixelSize=None, dimensions=None):
-        """Size, sampling rate and image size; that all files exist; and that the set reads back from its file the same."""
+        """Size, sampling rate and image size, and that the set reads back from its file the same."""
         self.assertIsNotNone(items)
         if size is not None:
             self.assertEqual(items.getSize(), size)
@@ -164,7 +164,8 @@ class SetAssertions:
         self.assertTrue(paths)
         for path in paths:
             self.assertTrue(os.path.exists(path), f"{path} is missing")
-            self.assertTrue(os.path.abspath(path).startswith(os.path.abspath(folder) + os.sep), f"{path} not in {folder}")
+            inside = os.path.abspath(path).startswith(os.path.abspath(folder) + os.sep)
+            self.assertTrue(inside, f"{path} not in {folder}")
 
     def _assertPersistent(self, items):
         stored = items.getClass()(filename=items.getFileName())

@@ -13,9 +13,7 @@ from siamese2d import convert
 from siamese2d.constants import ATTR_CLASS_SIZE, ATTR_CONFIDENCE, ATTR_QUALITY, ATTR_RESOLUTION, ATTR_SCORE
 from siamese2d.star import readTable, writeTables
 from siamese2d.tests.layer import ACQUISITION, FolderTest, SetAssertions, makeCtf, writeMrc
-
-PIXEL = 1.7
-
+from siamese2d.tests.warps import PIXEL, correlation, displace, makeTemplate, warpByMatrix
 
 class TestStar(FolderTest):
     def testRoundTrip(self):
@@ -272,8 +270,8 @@ class TestParticles(FolderTest, SetAssertions):
         convert.readParticles("p.star", coordinates, micrographs, output)
         output.write()
         self.assertSet(output, size=2, pixelSize=4.0, dimensions=(8, 8))
-        found = [(p.getObjId(), p.getLocation(), p.getMicId(), p.getCoordinate().getPosition(), p.getCTF().getDefocusU())
-                 for p in output]
+        found = [(p.getObjId(), p.getLocation(), p.getMicId(), p.getCoordinate().getPosition(),
+                  p.getCTF().getDefocusU()) for p in output]
         # Coordinates are in the pixels of the particles, as Scipion's own extraction of coordinates expects.
         self.assertEqual(found, [(1, (1, "out.mrcs"), 5, (5, 10), 7000.0), (3, (2, "out.mrcs"), 7, (6, 6), 9000.0)])
         convert.writeParticles("back.star", output, micrographPixelSize=2.0)
@@ -319,8 +317,8 @@ class TestClasses(FolderTest, SetAssertions):
         stored = SetOfClasses2D(filename="classes.sqlite")
         sizes = {}
         for cls in stored.iterItems():
-            sizes[cls.getObjId()] = (cls.getSize(), getattr(cls, ATTR_CLASS_SIZE).get(), getattr(cls, ATTR_RESOLUTION).get(),
-                                     getattr(cls, ATTR_QUALITY).get(), cls.getRepresentative().getLocation())
+            attributes = [getattr(cls, name).get() for name in (ATTR_CLASS_SIZE, ATTR_RESOLUTION, ATTR_QUALITY)]
+            sizes[cls.getObjId()] = (cls.getSize(), *attributes, cls.getRepresentative().getLocation())
             self.assertTrue(cls.hasAlignment2D())
             for particle in cls:
                 self.assertTrue(particle.hasTransform())
@@ -335,7 +333,8 @@ class TestClasses(FolderTest, SetAssertions):
         classes.setImages(Pointer(value=particles))
         convert.readClasses(".", classes)
         member = next(particle for cls in classes.iterItems() for particle in cls if particle.getObjId() == 14)
-        np.testing.assert_allclose(member.getTransform().getMatrix(), convert.alignmentMatrix(10.0, 3.0, -6.0, True, 3.0))
+        expected = convert.alignmentMatrix(10.0, 3.0, -6.0, True, 3.0)
+        np.testing.assert_allclose(member.getTransform().getMatrix(), expected)
 
     def testClassesGoOutWithTheirNumbers(self):
         particles = self.makeParticles()
@@ -372,40 +371,3 @@ class TestPosition(FolderTest):
         self.assertEqual(coordinate.getPosition(), (40, 40))
         np.testing.assert_allclose(convert.exactPosition(coordinate), (39.9, 40.2))
         self.assertIsInstance(coordinate.xFrac, Float)
-
-
-def makeTemplate(size=64):
-    """An image without symmetry: blobs of different size and height."""
-    y, x = np.mgrid[:size, :size] - size // 2
-    blobs = [(0, 0, 6, 1.0), (12, 3, 3, 1.5), (-5, 14, 4, 0.8), (-9, -11, 2.5, 1.2)]
-    return sum(height * np.exp(-((x - bx) ** 2 + (y - by) ** 2) / (2 * width ** 2)) for bx, by, width, height in blobs)
-
-
-def displace(template, psi, originX, originY, flip):
-    """A particle that these parameters align to the template.
-
-    The particle at x is the template at x' = F R (x + origin), so it is read there, point by point.
-    """
-    angle, centre = np.deg2rad(psi), template.shape[0] // 2
-    y, x = (np.mgrid[:template.shape[0], :template.shape[1]] - centre).astype(float)
-    x, y = x + originX / PIXEL, y + originY / PIXEL
-    turnedX, turnedY = np.cos(angle) * x - np.sin(angle) * y, np.sin(angle) * x + np.cos(angle) * y
-    turnedX = -turnedX if flip else turnedX
-    return ndimage.map_coordinates(template, [turnedY + centre, turnedX + centre], order=3)
-
-
-def warpByMatrix(image, matrix):
-    """Move the content of an image by a Scipion transform; scipy asks for the way back, in (y, x)."""
-    centre = image.shape[0] // 2
-    linear, shift = matrix[:2, :2], matrix[:2, 3]
-    back = np.linalg.inv(linear)[::-1, ::-1]
-    offset = centre - back @ (np.array([centre, centre]) + shift[::-1])
-    return ndimage.affine_transform(image, back, offset=offset, order=3)
-
-
-def correlation(first, second):
-    """Correlation coefficient inside the circle that no warp leaves."""
-    size = first.shape[0]
-    y, x = np.mgrid[:size, :size] - size // 2
-    inside = x ** 2 + y ** 2 < (size // 2 - 8) ** 2
-    return np.corrcoef(first[inside], second[inside])[0, 1]

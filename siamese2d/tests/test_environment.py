@@ -17,8 +17,8 @@ import pwem
 import siamese2d
 from pyworkflow.exceptions import ValidationException
 from siamese2d import Plugin, quoteArguments
-from siamese2d.constants import (CONDA_ENV_NAME, CONDA_PACKAGE, ENV_ACTIVATION, INSTALLED_MARKER, PIP_ARGS, PYTHON,
-                                 TORCH_BUILD, VENV_PACKAGE, VERSION)
+from siamese2d.constants import (CONDA_ENV_NAME, CONDA_PACKAGE, ENV_ACTIVATION, HANDSHAKE, INSTALLED_MARKER, PIP_ARGS,
+                                 PYTHON, TORCH_BUILD, VENV_PACKAGE, VERSION)
 from siamese2d.tests.layer import FolderTest
 
 GOOD_REPORT = f'{{"version": "{VERSION}", "torch": "2.13.0", "devices": ["cpu", "cuda:0"]}}'
@@ -35,6 +35,7 @@ class EnvironmentTest(FolderTest):
         self.enter(mock.patch.object(Plugin, "_condaActivationCmd", "eval hook &&"))
         self.enter(mock.patch.dict(os.environ))
         os.environ.pop(ENV_ACTIVATION, None)
+        os.environ.pop(HANDSHAKE, None)
         self.enter(mock.patch.dict(Plugin._vars, {TORCH_BUILD: "cuda", PIP_ARGS: "", PYTHON: sys.executable}))
 
     def enter(self, context):
@@ -129,7 +130,8 @@ class TestRecipes(EnvironmentTest):
 
     def testWithoutACpuBuildTheGeneralOneIsTakenAndSaid(self):
         Plugin._vars[TORCH_BUILD] = "cpu"
-        command = Plugin.getPipCommand().replace("python -m pip install --no-deps", "false").replace("python -m pip", "echo pip")
+        command = Plugin.getPipCommand().replace("python -m pip install --no-deps", "false")
+        command = command.replace("python -m pip", "echo pip")
         done = subprocess.run(command, shell=True, capture_output=True, text=True)
         self.assertEqual(done.returncode, 0)
         said, then = done.stdout.splitlines()
@@ -252,6 +254,20 @@ class TestHandshake(EnvironmentTest):
             Plugin.handshake()
         with open("count") as count:
             self.assertEqual(len(count.readlines()), 1)
+
+    def testChildrenNeedNotAsk(self):
+        self.site(f"echo asked >> '{self.folder}/count'; echo '{GOOD_REPORT}'")
+        Plugin.handshake()
+        Plugin._handshakes.clear()
+        self.assertEqual(Plugin.handshake()["devices"], ["cpu", "cuda:0"])
+        with open("count") as count:
+            self.assertEqual(len(count.readlines()), 1)
+
+    def testAnswerOfAnotherEnvironmentDoesNotCount(self):
+        self.site(f"echo '{GOOD_REPORT}'")
+        Plugin.handshake()
+        os.environ[ENV_ACTIVATION] = ". /no/such/env/bin/activate"
+        self.assertIn("/no/such/env/bin/activate", self.problem())
 
     def testMendedEnvironmentIsFoundWithoutRestart(self):
         self.site("exit 1")

@@ -69,7 +69,8 @@ class TestNormalizeForm(FormTest):
                            inputMicrographs=self.emptyMicrographs())
 
     def testUpsampling(self):
-        self.assertRefused(Siamese2DProtNormalize, "Downsample", inputMicrographs=self.makeMicrographs(), downsample=0.5)
+        self.assertRefused(Siamese2DProtNormalize, "Downsample", inputMicrographs=self.makeMicrographs(),
+                           downsample=0.5)
 
 
 class TestTrainPickerForm(FormTest):
@@ -87,7 +88,7 @@ class TestTrainPickerForm(FormTest):
                            inputCoordinates=self.makeCoordinates(self.micrographs, []))
 
     def testWrongPixelSize(self):
-        """Coordinates marked on 60 pixels, used on micrographs that claim twice the pixel size but have as many pixels."""
+        """Coordinates marked on 60 pixels, used on micrographs that claim half the pixel size with as many pixels."""
         coordinates = self.makeCoordinates(self.micrographs, [(0, 55, 20)])
         self.micrographs.setSamplingRate(2.0)
         finer = self.makeMicrographs(pixelSize=1.0, name="finer")
@@ -100,7 +101,8 @@ class TestTrainPickerForm(FormTest):
                            inputCoordinates=self.makeCoordinates(self.micrographs, [(0, 10, 20)]))
 
     def testDiameterFromTheBox(self):
-        protocol = self.make(Siamese2DProtTrainPicker, inputMicrographs=self.makeMicrographs(pixelSize=4.0, name="smaller"),
+        protocol = self.make(Siamese2DProtTrainPicker,
+                             inputMicrographs=self.makeMicrographs(pixelSize=4.0, name="smaller"),
                              inputCoordinates=self.makeCoordinates(self.micrographs, [(0, 10, 20)], boxSize=12))
         self.assertEqual(protocol.getDiameter(), 24)
 
@@ -147,10 +149,11 @@ class TestGpu(FormTest):
 
 class TestPickForm(FormTest):
     def testOtherPixelSize(self):
-        """The engine scales micrographs to the particle, so any pixel size will do at which the particle can be seen."""
-        self.assertAccepted(Siamese2DProtPick, inputMicrographs=self.makeMicrographs(), inputPicker=self.picker(pixelSize=8.0))
-        self.assertRefused(Siamese2DProtPick, "7.5 px", "at least 8", inputMicrographs=self.makeMicrographs(pixelSize=4.0),
-                           inputPicker=self.picker())
+        """The engine scales micrographs to the particle: any pixel size at which it can be seen will do."""
+        self.assertAccepted(Siamese2DProtPick, inputMicrographs=self.makeMicrographs(),
+                            inputPicker=self.picker(pixelSize=8.0))
+        self.assertRefused(Siamese2DProtPick, "7.5 px", "at least 8",
+                           inputMicrographs=self.makeMicrographs(pixelSize=4.0), inputPicker=self.picker())
 
     def testModelIsGone(self):
         self.assertRefused(Siamese2DProtPick, "picker.safetensors is gone", inputMicrographs=self.makeMicrographs(),
@@ -187,7 +190,8 @@ class TestExtractForm(FormTest):
                            inputCoordinates=self.coordinates, boxSize=90)
 
     def testOddBox(self):
-        self.assertRefused(Siamese2DProtExtract, "Box size", "even", "32", inputCoordinates=self.coordinates, boxSize=31)
+        self.assertRefused(Siamese2DProtExtract, "Box size", "even", "32", inputCoordinates=self.coordinates,
+                           boxSize=31)
 
     def testNoBoxToDeriveFrom(self):
         self.coordinates.setBoxSize(None)
@@ -224,7 +228,8 @@ class TestTrainEmbeddingForm(FormTest):
         self.assertAccepted(Siamese2DProtTrainEmbedding, inputParticles=self.makeParticles(20))
 
     def testTooFewParticles(self):
-        self.assertRefused(Siamese2DProtTrainEmbedding, "Input particles", "19", "20", inputParticles=self.makeParticles(19))
+        self.assertRefused(Siamese2DProtTrainEmbedding, "Input particles", "19", "20",
+                           inputParticles=self.makeParticles(19))
 
     def testMaskLargerThanTheBox(self):
         self.assertRefused(Siamese2DProtTrainEmbedding, "Mask diameter", "48", inputParticles=self.makeParticles(20),
@@ -234,7 +239,8 @@ class TestTrainEmbeddingForm(FormTest):
         self.assertRefused(Siamese2DProtTrainEmbedding, "Input particles")
 
     def testTripletNeedsClasses(self):
-        self.assertRefused(Siamese2DProtTrainEmbedding, "Input classes", mode=TRIPLET, inputParticles=self.makeParticles())
+        self.assertRefused(Siamese2DProtTrainEmbedding, "Input classes", mode=TRIPLET,
+                           inputParticles=self.makeParticles())
 
     def testEmptyClasses(self):
         classes = SetOfClasses2D(filename="classes.sqlite")

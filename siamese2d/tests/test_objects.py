@@ -8,7 +8,8 @@ from siamese2d.tests.layer import FolderTest
 
 class TestModels(FolderTest):
     def testText(self):
-        picker = objects.PickerModel(filename="p.safetensors", pixelSize=4.0, diameter=180.4, summary="best of 12 epochs: 9")
+        picker = objects.PickerModel(filename="p.safetensors", pixelSize=4.0, diameter=180.4,
+                                     summary="best of 12 epochs: 9")
         self.assertEqual(str(picker), "PickerModel (diameter 180 Å, 4.00 Å/px, best of 12 epochs: 9)")
         embedding = objects.EmbeddingModel(filename="e.safetensors", pixelSize=3.2, boxSize=64, mode="triplet")
         self.assertEqual(str(embedding), "EmbeddingModel (triplet, 64 x 64 px, 3.20 Å/px)")
@@ -26,10 +27,10 @@ class TestModels(FolderTest):
         mapper.commit()
         mapper.close()
         picker, embedding = SqliteMapper("models.sqlite", classes).selectAll()
-        self.assertEqual((picker.getFileName(), picker.getPixelSize(), picker.getDiameter(), picker.getTrainingSummary()),
-                         ("p", 4.0, 180.0, "s"))
-        self.assertEqual((embedding.getFileName(), embedding.getPixelSize(), embedding.getBoxSize(), embedding.getMode()),
-                         ("e", 3.0, 64, "contrastive"))
+        self.assertEqual((picker.getFileName(), picker.getPixelSize(), picker.getDiameter(),
+                          picker.getTrainingSummary()), ("p", 4.0, 180.0, "s"))
+        self.assertEqual((embedding.getFileName(), embedding.getPixelSize(), embedding.getBoxSize(),
+                          embedding.getMode()), ("e", 3.0, 64, "contrastive"))
 
     def testDiameterInPixels(self):
         self.assertEqual(objects.PickerModel(diameter=180.0).getDiameterPixels(4.5), 40)

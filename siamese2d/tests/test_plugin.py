@@ -122,7 +122,8 @@ class TestForms(unittest.TestCase):
             protocol = protocolClass()
             for name, param in ownParams(protocolClass):
                 if param.__class__.__name__ not in ("PointerParam", "FileParam"):
-                    self.assertEqual(param.validate(getattr(protocol, name).get()), [], f"{protocolClass.__name__}.{name}")
+                    errors = param.validate(getattr(protocol, name).get())
+                    self.assertEqual(errors, [], f"{protocolClass.__name__}.{name}")
 
     def testOutputsAreDeclared(self):
         for protocolClass in ownProtocols():

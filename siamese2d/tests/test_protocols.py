@@ -21,6 +21,7 @@ from siamese2d.protocols.protocol_train_embedding import FEWEST_MEMBERS, TRIPLET
 from siamese2d.protocols.protocol_train_picker import NETWORKS
 from siamese2d.star import readTable
 from siamese2d.tests.layer import ProjectTest, SetAssertions, simulateMicrographs
+from siamese2d.tests.warps import correlation, warpByMatrix
 
 PIXEL, SIZE, MICROGRAPHS, DIAMETER, CLASSES = 8.0, 384, 4, 180.0, 4
 
@@ -68,7 +69,8 @@ class TestChain(ProjectTest, SetAssertions):
         self.project._storeProtocol(protocol)
 
     def _run_labels(self):
-        return self.run_(Siamese2DProtImportCoordinates, inputMicrographs=(self.stage("micrographs"), "outputMicrographs"),
+        return self.run_(Siamese2DProtImportCoordinates,
+                         inputMicrographs=(self.stage("micrographs"), "outputMicrographs"),
                          coordinatesFile=os.path.join(self.simulation, "training_coordinates.star"), diameter=DIAMETER)
 
     def _run_normalize(self):
@@ -104,7 +106,8 @@ class TestChain(ProjectTest, SetAssertions):
         output, original = protocol.outputMicrographs, self.stage("micrographs").outputMicrographs
         self.assertSet(output, size=MICROGRAPHS, pixelSize=2 * PIXEL, dimensions=(SIZE // 2, SIZE // 2))
         self.assertFilesInside([mic.getFileName() for mic in output], protocol._getExtraPath("normalize"))
-        self.assertEqual([(m.getObjId(), m.getMicName()) for m in output], [(m.getObjId(), m.getMicName()) for m in original])
+        self.assertEqual([(m.getObjId(), m.getMicName()) for m in output],
+                         [(m.getObjId(), m.getMicName()) for m in original])
         self.assertEqual(output.getAcquisition().getVoltage(), 300.0)
 
     def testNormalizedImagesAreTheirOriginals(self):
@@ -172,9 +175,9 @@ class TestChain(ProjectTest, SetAssertions):
             index, fileName = particle.getLocation()
             left, top = x - box // 2, y - box // 2
             window = micrographs[particle.getMicId()][top + 2:top + box - 2, left + 2:left + box - 2]
-            shifts = [np.corrcoef(-window.ravel(), readMrc(fileName)[index - 1][2 + dy:box - 2 + dy, 2 + dx:box - 2 + dx].ravel())
-                      [0, 1] for dx in (-1, 0, 1) for dy in (-1, 0, 1)]
-            self.assertGreater(max(shifts), 0.95)
+            image = readMrc(fileName)[index - 1]
+            parts = [image[2 + dy:box - 2 + dy, 2 + dx:box - 2 + dx] for dx in (-1, 0, 1) for dy in (-1, 0, 1)]
+            self.assertGreater(max(np.corrcoef(-window.ravel(), part.ravel())[0, 1] for part in parts), 0.95)
 
     def testTrainEmbedding(self):
         protocol = self.stage("trainEmbedding")
@@ -206,10 +209,10 @@ class TestChain(ProjectTest, SetAssertions):
                 self.assertTrue(0 <= getattr(particle, ATTR_CONFIDENCE).get() <= 1)
 
     def testAveragesAreThoseOfTheTransforms(self):
-        """Averaging the members by Scipion's transforms gives each class average, so the alignment arrives as it was meant."""
-        from siamese2d.tests.test_convert import correlation, warpByMatrix
+        """Averaging the members by Scipion's transforms gives each class average: the alignment arrives as meant."""
         for cls in self.stage("classify").outputClasses.iterItems():
-            aligned = [warpByMatrix(readMrc(p.getFileName())[p.getIndex() - 1], p.getTransform().getMatrix()) for p in cls]
+            aligned = [warpByMatrix(readMrc(p.getFileName())[p.getIndex() - 1], p.getTransform().getMatrix())
+                       for p in cls]
             if len(aligned) < 10:
                 continue
             index, fileName = cls.getRepresentative().getLocation()

@@ -64,8 +64,9 @@ class TestKilled(ProjectTest, SetAssertions):
         self.assertEqual(glob.glob(killed.getStagePath("**", "*.partial*"), recursive=True), [])
 
     def testTraining(self):
+        coordinates = os.path.join(self.simulation, "training_coordinates.star")
         labels = self.run_(Siamese2DProtImportCoordinates, inputMicrographs=(self.imported, "outputMicrographs"),
-                           coordinatesFile=os.path.join(self.simulation, "training_coordinates.star"), diameter=DIAMETER)
+                           coordinatesFile=coordinates, diameter=DIAMETER)
         self.assertFinished(labels)
         particles = self.run_(Siamese2DProtExtract, inputCoordinates=(labels, "outputCoordinates"))
         self.assertFinished(particles)
@@ -113,7 +114,8 @@ class TestTwoProjects(ProjectTest):
         other = Manager().createProject(f"{self.projectName}_other")
         self.addCleanup(Manager().deleteProject, other.getName())
         self.addCleanup(os.chdir, self.project.path)
-        runs = [(project, self._normalize(project, downsample)) for project, downsample in ((self.project, 1.0), (other, 2.0))]
+        runs = [(project, self._normalize(project, downsample))
+                for project, downsample in ((self.project, 1.0), (other, 2.0))]
         for project, protocol in runs:
             os.chdir(project.path)
             project.launchProtocol(protocol, wait=False)

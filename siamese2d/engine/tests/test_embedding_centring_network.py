@@ -29,7 +29,8 @@ def test_learnt_centring_undoes_shifts(monkeypatch):
     n, width = 200, 24
     angles = 2 * torch.pi * torch.rand(n, generator=generator)
     shifts = 1.5 * (2 * torch.rand(n, 2, generator=generator) - 1)
-    drawing = rotate(blobs(width, [(0, 0), (4, 1), (-3, 4)], 2.0).expand(n, -1, -1), angles, torch.zeros(n, dtype=torch.bool))
+    shape = blobs(width, [(0, 0), (4, 1), (-3, 4)], 2.0).expand(n, -1, -1)
+    drawing = rotate(shape, angles, torch.zeros(n, dtype=torch.bool))
     spectra = crop_spectra(to_spectra(drawing + 0.3 * torch.randn(drawing.shape, generator=generator)), width)
     network = train_centring(shift_spectra(spectra, shifts), 0, "cpu")
     still, moved = (apply_centring(network, s) for s in (spectra, shift_spectra(spectra, shifts)))

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from siamese2d_engine.embedding.batches import class_balanced, random_pairs, shuffled
-from siamese2d_engine.embedding.losses import HardTripletLoss, contrastive_loss, nt_xent_loss
+from siamese2d_engine.embedding.losses import TripletLoss, contrastive_loss, nt_xent_loss
 from siamese2d_engine.embedding.split import random_split, stratified_split
 from siamese2d_engine.embedding.training import learning_rate
 
@@ -50,22 +50,25 @@ def test_nt_xent_is_the_formula():
     assert float(nt_xent_loss(first, second, 0.3)) == pytest.approx(total / 24, rel=1e-6)
 
 
-def test_triplet_loss_is_the_formula_on_the_hardest_triplets():
+@pytest.mark.parametrize("mine", [True, False])
+def test_triplet_loss_is_the_formula(mine):
     z = vectors(16)
     labels = torch.tensor([0, 1, 2, 3] * 4)
     unit = z.numpy() / np.linalg.norm(z.numpy(), axis=1, keepdims=True)
     squared = ((unit[:, None] - unit[None]) ** 2).sum(-1)
-    total = 0.0
-    for i in range(16):
-        same = (labels.numpy() == labels.numpy()[i]) & (np.arange(16) != i)
-        positive, negative = squared[i][same].max(), squared[i][labels.numpy() != labels.numpy()[i]].min()
-        total += max(positive - negative + 0.5, 0)
-    assert float(HardTripletLoss(0.5)(z, labels)) == pytest.approx(total / 16, rel=1e-6)
+    losses = np.array([
+        max(squared[a, p] - squared[a, n] + 0.5, 0)
+        for a in range(16) for p in range(16) for n in range(16)
+        if a != p and labels[a] == labels[p] and labels[a] != labels[n]
+    ])
+    assert len(losses) == 16 * 3 * 12 and 0 < (losses > 0).sum() < len(losses)
+    expected = losses[losses > 0].mean() if mine else losses.mean()
+    assert float(TripletLoss(0.5)(z, labels, mine)) == pytest.approx(expected, rel=1e-6)
 
 
 def test_triplet_loss_is_zero_at_rest():
     z = torch.tensor([[1.0, 0], [1, 0], [-1, 0], [-1, 0]])
-    assert float(HardTripletLoss(0.5)(z, torch.tensor([0, 0, 1, 1]))) == 0
+    assert float(TripletLoss(0.5)(z, torch.tensor([0, 0, 1, 1]))) == 0
 
 
 def test_half_of_the_pairs_are_forced_to_be_of_one_class():

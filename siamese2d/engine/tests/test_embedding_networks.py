@@ -13,8 +13,8 @@ from siamese2d_engine.errors import InputError
 def images(n=6, width=24, seed=0):
     """Smooth random images that vanish at the border and in the row and column without a mirror partner."""
     axis = torch.arange(width) - width // 2
-    window = torch.exp(-(axis[:, None] ** 2 + axis[None] ** 2) / (2 * (width / 6) ** 2)) * (axis[:, None] > -width / 2) * (
-        axis[None] > -width / 2)
+    window = torch.exp(-(axis[:, None] ** 2 + axis[None] ** 2) / (2 * (width / 6) ** 2)) 
+    window = window * (axis[:, None] > -width / 2) * (axis[None] > -width / 2)
     noise = torch.randn(n, width, width, generator=torch.Generator().manual_seed(seed))
     return noise * window
 

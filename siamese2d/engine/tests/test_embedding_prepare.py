@@ -52,7 +52,8 @@ def no_report(message):
 def centroid(image):
     axis = torch.arange(image.shape[-1], dtype=torch.float32) - image.shape[-1] // 2
     weights = image.clamp_min(0)
-    return torch.stack([(weights.sum(-2) * axis).sum(-1), (weights.sum(-1) * axis).sum(-1)], -1) / weights.sum((-2, -1))[..., None]
+    moments = torch.stack([(weights.sum(-2) * axis).sum(-1), (weights.sum(-1) * axis).sum(-1)], -1)
+    return moments / weights.sum((-2, -1))[..., None]
 
 
 def test_cropped_spectrum_is_the_image_on_a_coarser_grid():
@@ -108,7 +109,8 @@ def test_other_boxes_and_pixel_sizes_come_to_the_scale_of_the_model(tmp_path, wi
     preparation = Preparation.for_particles(model_particles, 20, False, None)
     expected = to_images(read_spectra(model_particles, preparation, no_report))[0]
     messages = []
-    scaled = to_images(read_spectra(particle_set(tmp_path / "b", other[None], pixel_size), preparation, messages.append))[0]
+    others = particle_set(tmp_path / "b", other[None], pixel_size)
+    scaled = to_images(read_spectra(others, preparation, messages.append))[0]
     correlation = torch.corrcoef(torch.stack([expected.flatten(), scaled.flatten()]))[0, 1]
     assert correlation > 0.97
     assert len(messages) == 1 and "rescaled" in messages[0]
@@ -153,7 +155,8 @@ def test_centres_are_found_whatever_the_rotation():
 
 
 def test_alignment_columns_bring_particles_together(tmp_path):
-    """Content at x goes to R(psi) (x + origin), then is mirrored: the rule of the developer's guide, on a drawn image."""
+    """Content at x goes to R(psi) (x + origin), then is mirrored: the rule of the developer's guide, on a drawn
+    image."""
     width, pixel = 48, 2.0
     points = np.array([[9.0, 2.0], [-4.0, -8.0], [-2.0, 6.0]])
     psi, origin, flips = np.array([0.0, 70.0, 200.0]), np.array([[0, 0], [3.0, -2.0], [-4.0, 1.0]]), np.array([0, 0, 1])

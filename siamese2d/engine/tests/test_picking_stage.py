@@ -48,9 +48,8 @@ def data(tmp_path_factory):
 
 def _train(folder, out, *more, labels=None):
     mics = [str(folder / "mics" / f"m{i}.mrc") for i in range(5)]
-    start = [] if "--model" in more else ["--from-scratch"]
     return main(["train-picker", "--micrographs", *mics, "--coordinates", str(labels or folder / "labels.csv"),
-                 "--out", str(out), *QUICK, *start, *more])
+                 "--out", str(out), *QUICK, *more])
 
 
 def _pick(folder, model, out, *more):

@@ -19,8 +19,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     inputs.add_argument("--model", type=Path, required=True, metavar="FILE", help="picker.safetensors of train-picker")
     selection = parser.add_argument_group("selection")
     selection.add_argument("--threshold", type=common.fraction, default=None, metavar="T",
-                           help="probability from which a candidate is picked; by default the model's, where the F1 of the "
-                           "held-out labels is best. The same command with another threshold does not score again")
+                           help="probability from which a candidate is picked; by default the model's, where the F1 of "
+                           "the held-out labels is best. The same command with another threshold does not score again")
     common.add_run_arguments(parser, seed=False)
 
 
@@ -28,8 +28,10 @@ def run(args: argparse.Namespace) -> None:
     device = common.prepare(args)
     picker = load_picker(args.model, device)
     threshold = picker.threshold if args.threshold is None else args.threshold
-    # The threshold is no parameter of the run: scores do not depend on it, and the folder is filtered anew when it changes.
-    with Run(args.out, NAME, {"pixel_size": args.pixel_size}, [*args.micrographs, args.model], args.overwrite) as stage_run:
+    # The threshold is no parameter of the run: scores do not depend on it, and the folder is filtered anew when it
+    # changes.
+    inputs = [*args.micrographs, args.model]
+    with Run(args.out, NAME, {"pixel_size": args.pixel_size}, inputs, args.overwrite) as stage_run:
         if stage_run.finished and stage_run.results["threshold"] == threshold and not stage_run.results["failed"]:
             return
         stage_run.finished = False

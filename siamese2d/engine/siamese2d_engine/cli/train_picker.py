@@ -7,7 +7,6 @@ from pathlib import Path
 from siamese2d_engine.cli import common
 from siamese2d_engine.io.coordinates import read_coordinates
 from siamese2d_engine.io.micrographs import read_micrographs
-from siamese2d_engine.picking.model import pretrained
 from siamese2d_engine.picking.network import ARCHITECTURES
 from siamese2d_engine.picking.objectives import DEFAULT_WEIGHTS, OBJECTIVES
 from siamese2d_engine.picking.settings import Settings
@@ -22,33 +21,32 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     inputs = parser.add_argument_group("input")
     common.add_micrographs(inputs)
     inputs.add_argument("--coordinates", type=Path, required=True, metavar="FILE",
-                        help="some particles in pixels of these micrographs, 20 or more (100 are plenty), not necessarily all "
-                        "of them: STAR, CSV or TSV")
-    start = inputs.add_mutually_exclusive_group()
-    start.add_argument("--model", type=Path, default=None, metavar="START", help="a picker to continue from; by default the one "
-                       "that comes with the engine, trained on simulated micrographs")
-    start.add_argument("--from-scratch", action="store_true", help="start from random weights")
+                        help="some particles in pixels of these micrographs, 20 or more (100 are plenty), not "
+                        "necessarily all of them: STAR, CSV or TSV")
+    inputs.add_argument("--model", type=Path, default=None, metavar="START",
+                        help="a picker to continue from; without it training starts from random weights")
     particle = parser.add_argument_group("particle")
     particle.add_argument("--diameter", type=common.positive_float, default=Settings.diameter, metavar="A",
-                          help="particle diameter in angstroms, the longest for elongated ones; by default estimated from "
-                          "the labels. Give it when the estimate in training.json is far off")
+                          help="particle diameter in angstroms, the longest for elongated ones; by default estimated "
+                          "from the labels. Give it when the estimate in training.json is far off")
     particle.add_argument("--expected-particles", type=common.positive_float, default=Settings.expected, metavar="N",
-                          help="particles in an average micrograph; by default estimated from the labels. Give it when the "
-                          "estimate in training.json is far off")
+                          help="particles in an average micrograph; by default estimated from the labels. Give it when "
+                          "the estimate in training.json is far off")
     objective = parser.add_argument_group("objective")
     objective.add_argument("--objective", choices=tuple(OBJECTIVES), default=Settings.objective,
-                           help="what to make of unlabeled pixels: ge-binomial and ge-kl hold their number of particles to the "
-                           "expected one, nnpu and pu correct for hidden particles, pn takes all for background (safe with few "
-                           "particles per micrograph)")
+                           help="what to make of unlabeled pixels: ge-binomial and ge-kl hold their number of "
+                           "particles to the expected one, nnpu and pu correct for hidden particles, pn takes all for "
+                           "background (safe with few particles per micrograph)")
     weights = ", ".join(f"{name} {weight:g}" for name, weight in DEFAULT_WEIGHTS.items())
     objective.add_argument("--penalty-weight", type=common.positive_float, default=Settings.weight, metavar="W",
-                           help=f"weight of the penalty of the two ge objectives (by default {weights}); lower it when the "
-                           "expected number is uncertain")
-    objective.add_argument("--autoencoder", type=common.non_negative_float, default=Settings.autoencoder, metavar="GAMMA",
-                           help="weight of reconstructing the picture from the features; 10 / labels may help with few labels")
+                           help=f"weight of the penalty of the two ge objectives (by default {weights}); lower it when "
+                           "the expected number is uncertain")
+    objective.add_argument("--autoencoder", type=common.non_negative_float, default=Settings.autoencoder,
+                           metavar="GAMMA", help="weight of reconstructing the picture from the features; 10 / labels "
+                           "may help with few labels")
     objective.add_argument("--warm-up", type=common.fraction, default=Settings.warm_up, metavar="F",
-                           help="share of the epochs, at the start, in which unlabeled pixels are taken for background; without "
-                           "it the other objectives tend to discover contamination")
+                           help="share of the epochs, at the start, in which unlabeled pixels are taken for "
+                           "background; without it the other objectives tend to discover contamination")
     network = parser.add_argument_group("network")
     fields = ", ".join(f"{name} {a.receptive_field / 20:.1f}" for name, a in ARCHITECTURES.items())
     network.add_argument("--network", choices=tuple(ARCHITECTURES), default=Settings.network,
@@ -69,8 +67,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     training.add_argument("--weight-decay", type=common.non_negative_float, default=Settings.weight_decay,
                           help="decay of the weights per unit of learning rate")
     training.add_argument("--held-out", type=common.fraction, default=Settings.held_out, metavar="F",
-                          help="share of the labels kept for choosing the epoch and the threshold: whole micrographs where four "
-                          "or more are labelled; none are kept of fewer than 20 labels")
+                          help="share of the labels kept for choosing the epoch and the threshold: whole micrographs "
+                          "where four or more are labelled; none are kept of fewer than 20 labels")
     training.add_argument("--patience", type=common.positive_int, default=Settings.patience, metavar="EPOCHS",
                           help="stop after so many epochs without progress on held-out labels")
     common.add_run_arguments(parser)
@@ -84,9 +82,8 @@ def run(args: argparse.Namespace) -> None:
         windows=args.windows, crops=args.crops, sample=args.sample, learning_rate=args.learning_rate,
         weight_decay=args.weight_decay, patience=args.patience, held_out=args.held_out, seed=args.seed,
     )
-    model = args.model or (None if args.from_scratch else pretrained())
-    inputs = [*args.micrographs, args.coordinates, *([model] if model else [])]
+    inputs = [*args.micrographs, args.coordinates, *([args.model] if args.model else [])]
     with Run(args.out, NAME, {**asdict(settings), "pixel_size": args.pixel_size}, inputs, args.overwrite) as stage_run:
         if not stage_run.finished:
-            train_picker(stage_run, read_micrographs(args.micrographs, args.pixel_size), read_coordinates(args.coordinates),
-                         settings, device, model)
+            micrographs = read_micrographs(args.micrographs, args.pixel_size)
+            train_picker(stage_run, micrographs, read_coordinates(args.coordinates), settings, device, args.model)

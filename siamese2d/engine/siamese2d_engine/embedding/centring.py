@@ -1,10 +1,10 @@
 """Centre particles without knowing their orientation.
 
-Every image is correlated with one circularly symmetric profile, the rotational average of the set, and moved to the best
-position. The centre that is found depends on the view but not on the in-plane rotation or mirror image, which is what
-rotation-invariant features need: particles seen from one direction get one centre. Invariant features decay fast with
-off-centre distance (a harmonic of order m turns by m times the shift over the radius), so this matters more than the
-choice of the features.
+Every image is correlated with one circularly symmetric profile, the rotational average of the set, and moved to the
+best position. The centre that is found depends on the view but not on the in-plane rotation or mirror image, which is
+what rotation-invariant features need: particles seen from one direction get one centre. Invariant features decay fast
+with off-centre distance (a harmonic of order m turns by m times the shift over the radius), so this matters more than
+the choice of the features.
 """
 
 import torch

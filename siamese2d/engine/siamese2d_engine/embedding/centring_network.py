@@ -1,9 +1,9 @@
 """Learn where the centre of a particle is, from shifts that are known because they were applied.
 
-The correlation with one circular profile (`centring`) misses by a pixel or two, since noise moves its peak. A network does
-better, and needs no truth to learn from: two independent halves of an image are shifted by different known vectors, and the
-two centres that it finds must be that difference apart. This leaves open only a vector that depends on the view, and the
-network settles for the one that is easiest to find.
+The correlation with one circular profile (`centring`) misses by a pixel or two, since noise moves its peak. A network
+does better, and needs no truth to learn from: two independent halves of an image are shifted by different known
+vectors, and the two centres that it finds must be that difference apart. This leaves open only a vector that depends on
+the view, and the network settles for the one that is easiest to find.
 """
 
 import torch
@@ -33,9 +33,9 @@ CENTRING = -2
 class CentringNetwork(nn.Module):
     """Shift ``(n, 2)`` (x, y), in pixels, that brings images ``(n, w, w)`` to their centre.
 
-    Responses of steerable filters, rectified, have a first harmonic along the angle: a vector for each filter that turns
-    with the image. Their sum, with complex weights that depend on invariants of the responses, turns with it too. The mean
-    over the image and its mirror image, mirrored back, makes the result follow mirroring.
+    Responses of steerable filters, rectified, have a first harmonic along the angle: a vector for each filter that
+    turns with the image. Their sum, with complex weights that depend on invariants of the responses, turns with it too.
+    The mean over the image and its mirror image, mirrored back, makes the result follow mirroring.
 
     Parameters
     ----------
@@ -69,7 +69,7 @@ class CentringNetwork(nn.Module):
     def _vector(self, real: Tensor, imaginary: Tensor) -> tuple[Tensor, Tensor]:
         responses = relu(self.filters(real, imaginary))
         x, y = (responses @ self.directions).unbind(dim=-1)
-        invariants = torch.cat([responses.mean(dim=-1), responses.amax(dim=-1)], dim=1)
+        invariants = torch.cat([responses.mean(dim=-1), responses.max(dim=-1).values], dim=1)
         weight_x, weight_y = self.gate(invariants).chunk(2, dim=1)
         return (weight_x * x - weight_y * y).sum(dim=1), (weight_x * y + weight_y * x).sum(dim=1)
 

@@ -107,8 +107,8 @@ def load_embedding_model(path: str | os.PathLike) -> EmbeddingModel:
                               tensors["profile"], centring.eval(), header["aligned"], header["unit_length"],
                               header["mode"], header["training"])
     except (KeyError, TypeError, RuntimeError) as error:
-        raise InputError(f"{path}: the model doesn't fit this version of the engine ({str(error).splitlines()[0]}). Train "
-                         "it again.") from error
+        raise InputError(f"{path}: the model doesn't fit this version of the engine ({str(error).splitlines()[0]}). "
+                         "Train it again.") from error
 
 
 def embed(model_path: str | os.PathLike, particles: ParticleSet, device: torch.device | str = "cpu",

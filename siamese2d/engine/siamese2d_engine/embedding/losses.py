@@ -8,8 +8,8 @@ from torch import Tensor
 def contrastive_loss(first: Tensor, second: Tensor, different: Tensor, margin: float) -> Tensor:
     """Contrastive loss of N pairs.
 
-    ``1 / (2 N) sum (1 - y) d^2 + y max(margin - d, 0)^2`` with d the Euclidean distance and y = 1 for pairs of different
-    classes (Hadsell, Chopra & LeCun 2006, CVPR, eq. 4). pytorch-metric-learning's version has no squares.
+    ``1 / (2 N) sum (1 - y) d^2 + y max(margin - d, 0)^2`` with d the Euclidean distance and y = 1 for pairs of
+    different classes (Hadsell, Chopra & LeCun 2006, CVPR, eq. 4). pytorch-metric-learning's version has no squares.
 
     Parameters
     ----------
@@ -36,18 +36,19 @@ def nt_xent_loss(first: Tensor, second: Tensor, temperature: float) -> Tensor:
     return losses.SupConLoss(temperature=temperature)(torch.cat([first, second]), labels)
 
 
-class HardTripletLoss:
-    """``mean max(|f(A) - f(P)|^2 - |f(A) - f(N)|^2 + margin, 0)`` over the hardest triplet of every anchor in a batch.
+class TripletLoss:
+    """``mean max(|f(A) - f(P)|^2 - |f(A) - f(N)|^2 + margin, 0)`` of vectors scaled to length 1.
 
-    Vectors are scaled to length 1 first. The farthest positive and the nearest negative are mined in the batch (Hermans,
-    Beyer & Leibe 2017). Anchors at rest count as 0 in the mean.
+    In training the mean is over the triplets of the batch that violate the margin. The single hardest triplet of each
+    anchor (Hermans, Beyer & Leibe 2017) is no option here: with this much noise it is an outlier, and all vectors
+    collapse to one point, where the loss equals the margin. For validation the mean is over all triplets.
     """
 
     def __init__(self, margin: float):
         distance = distances.LpDistance(normalize_embeddings=True, p=2, power=2)
-        self._miner = miners.BatchHardMiner(distance=distance)
+        self._miner = miners.TripletMarginMiner(margin=margin, distance=distance, type_of_triplets="all")
         self._loss = losses.TripletMarginLoss(margin=margin, distance=distance, reducer=reducers.MeanReducer())
 
-    def __call__(self, vectors: Tensor, labels: Tensor) -> Tensor:
-        """Loss of vectors ``(n, d)`` with class `labels` ``(n,)``."""
-        return self._loss(vectors, labels, self._miner(vectors, labels))
+    def __call__(self, vectors: Tensor, labels: Tensor, mine: bool = True) -> Tensor:
+        """Loss of vectors ``(n, d)`` with class `labels` ``(n,)``; 0 where there is no triplet."""
+        return self._loss(vectors, labels, self._miner(vectors, labels) if mine else None)

@@ -13,11 +13,11 @@ from siamese2d_engine.errors import InputError
 class SteerableNetwork(nn.Module):
     """Exactly invariant to rotations in the plane (by multiples of the angular step) and, with `mirror`, to mirroring.
 
-    The image is written in steerable functions ``h_q(r) exp(i m phi)``; filters mix the radial functions of each angular
-    order m, which gives the responses of learnt filters of full size at all rotations. The responses, plus a bias and
-    rectified, are pooled over the angle by mean, mean square and maximum, and go through two dense layers. Rotating the
-    image shifts the responses along the angle, mirroring it reverses them (conjugate coefficients), so the pooled features
-    do not change.
+    The image is written in steerable functions ``h_q(r) exp(i m phi)``; filters mix the radial functions of each
+    angular order m, which gives the responses of learnt filters of full size at all rotations. The responses, plus a
+    bias and rectified, are pooled over the angle by mean, mean square and maximum, and go through two dense layers.
+    Rotating the image shifts the responses along the angle, mirroring it reverses them (conjugate coefficients), so the
+    pooled features do not change.
 
     Parameters
     ----------
@@ -57,14 +57,14 @@ class SteerableNetwork(nn.Module):
         """Invariants ``(n, 3 channels)`` of responses ``(n, channels, angles)``."""
         positive = relu(responses)
         # The maximum is taken before rectifying, so that filters that fit nowhere still have a gradient.
-        return torch.cat([positive.mean(dim=-1), positive.square().mean(dim=-1), responses.amax(dim=-1)], dim=1)
+        return torch.cat([positive.mean(dim=-1), positive.square().mean(dim=-1), responses.max(dim=-1).values], dim=1)
 
 
 class OriginalNetwork(nn.Module):
     """The small network of the first Siamese recipe for this task: three 3 x 3 convolutions and three dense layers.
 
-    Reflection-padded convolutions 1-4-8-8, each with ReLU and batch normalisation, then 500-100-`dimensions` (20 there). It
-    knows nothing of rotations: they must come as random views.
+    Reflection-padded convolutions 1-4-8-8, each with ReLU and batch normalisation, then 500-100-`dimensions` (20
+    there). It knows nothing of rotations: they must come as random views.
     """
 
     invariant = False
@@ -102,5 +102,5 @@ def build_network(name: str, parameters: dict) -> nn.Module:
     try:
         return NETWORKS[name](**parameters)
     except TypeError as error:
-        raise InputError(f"The network '{name}' of the model has parameters unknown to this version ({error}). Update the "
-                         "engine, or train again.") from error
+        raise InputError(f"The network '{name}' of the model has parameters unknown to this version ({error}). Update "
+                         "the engine, or train again.") from error

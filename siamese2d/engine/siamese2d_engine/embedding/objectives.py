@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from siamese2d_engine.devices import seed_from, seeded_generator
 from siamese2d_engine.embedding.batches import class_balanced, random_pairs, shuffled
-from siamese2d_engine.embedding.losses import HardTripletLoss, contrastive_loss, nt_xent_loss
+from siamese2d_engine.embedding.losses import TripletLoss, contrastive_loss, nt_xent_loss
 from siamese2d_engine.embedding.settings import Settings
 from siamese2d_engine.embedding.views import Views
 
@@ -75,7 +75,8 @@ class Contrastive:
     def losses(self, network: nn.Module, epoch: int) -> Iterator[Tensor]:
         for step in range(self.steps(epoch)):
             generator = seeded_generator(self._settings.seed, self._round, epoch, step)
-            pairs = random_pairs(self._labels[self._training], min(self._settings.batch_size, len(self._training)), generator)
+            count = min(self._settings.batch_size, len(self._training))
+            pairs = random_pairs(self._labels[self._training], count, generator)
             yield self._loss(network, self._training, pairs, generator)
 
     def validation_loss(self, network: nn.Module) -> float:
@@ -95,13 +96,13 @@ class Contrastive:
 
 
 class Triplet:
-    """Particles of a given class are nearer than those of other classes, by a margin (`HardTripletLoss`)."""
+    """Particles of a given class are nearer than those of other classes, by a margin (`TripletLoss`)."""
 
     def __init__(self, spectra: Tensor, views: Views, labels: Tensor, training: Tensor, held_out: Tensor,
                  settings: Settings):
         self._spectra, self._views, self._settings = spectra, views, settings
         self._labels, self._training, self._held_out = labels, training, held_out
-        self._criterion = HardTripletLoss(settings.margin)
+        self._criterion = TripletLoss(settings.margin)
 
     def steps(self, epoch: int) -> int:
         return len(self._batches(self._training, epoch))
@@ -115,13 +116,14 @@ class Triplet:
         return sum(losses) / len(losses)
 
     def _batches(self, positions: Tensor, epoch: int) -> list[Tensor]:
-        batches = class_balanced(self._labels[positions], self._settings.batch_size, seed_from(self._settings.seed, epoch))
+        seed = seed_from(self._settings.seed, epoch)
+        batches = class_balanced(self._labels[positions], self._settings.batch_size, seed)
         return [positions[batch] for batch in batches]
 
     def _loss(self, network: nn.Module, batch: Tensor, generator: torch.Generator | None) -> Tensor:
         spectra = self._spectra[batch.to(self._spectra.device)]
         images = _one_view(self._views, spectra, generator if self._settings.random_views else None)
-        return self._criterion(network(images), self._labels[batch].to(images.device))
+        return self._criterion(network(images), self._labels[batch].to(images.device), mine=generator is not None)
 
 
 def _one_view(views: Views, spectra: Tensor, generator: torch.Generator | None) -> Tensor:

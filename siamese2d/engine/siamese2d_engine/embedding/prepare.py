@@ -1,7 +1,7 @@
 """From particle images as extracted to the small, centred spectra that networks and features see.
 
-Spectra are those of ``torch.fft.rfft2`` after ``ifftshift``: the image centre (pixel ``n // 2``) is the origin, so that a
-shift is a phase ramp and a random half of the coefficients is again an image of the same particle.
+Spectra are those of ``torch.fft.rfft2`` after ``ifftshift``: the image centre (pixel ``n // 2``) is the origin, so that
+a shift is a phase ramp and a random half of the coefficients is again an image of the same particle.
 """
 
 from __future__ import annotations
@@ -84,16 +84,16 @@ class Preparation:
         box = 2 * round(field / particles.pixel_size / 2)
         if box < self.working_box:
             raise InputError(f"The particles have {particles.pixel_size:g} A per pixel, coarser than the "
-                             f"{self.working_pixel_size:g} A that the model sees. Extract them with less downsampling, or "
-                             "train a model on them.")
+                             f"{self.working_pixel_size:g} A that the model sees. Extract them with less downsampling, "
+                             "or train a model on them.")
         error = abs(box * particles.pixel_size / field - 1)
         if error > LARGEST_SCALE_ERROR:
-            raise InputError(f"The particles ({particles.box} pixels of {particles.pixel_size:g} A) can't be brought to the "
-                             f"scale of the model ({self.box} pixels of {self.pixel_size:g} A) within "
+            raise InputError(f"The particles ({particles.box} pixels of {particles.pixel_size:g} A) can't be brought "
+                             f"to the scale of the model ({self.box} pixels of {self.pixel_size:g} A) within "
                              f"{100 * LARGEST_SCALE_ERROR:g} %. Scale them first, or train a model on them.")
         report(f"The model was trained on boxes of {self.box} pixels of {self.pixel_size:g} A; these particles of "
-               f"{particles.box} pixels of {particles.pixel_size:g} A are cut or padded to {box} pixels and rescaled to it "
-               f"(scale within {100 * error:.1f} %).")
+               f"{particles.box} pixels of {particles.pixel_size:g} A are cut or padded to {box} pixels and rescaled "
+               f"to it (scale within {100 * error:.1f} %).")
         return box
 
 
@@ -124,13 +124,14 @@ def read_spectra(particles: ParticleSet, preparation: Preparation, report: Calla
     ctf = ctf_parameters(particles) if preparation.phase_flip else None
     if preparation.phase_flip and ctf is None:
         report("The particles have no CTF (no rlnDefocusU): phases are not flipped.")
-    spectra = torch.empty(len(particles), preparation.working_box, preparation.working_box // 2 + 1, dtype=torch.complex64)
+    width = preparation.working_box
+    spectra = torch.empty(len(particles), width, width // 2 + 1, dtype=torch.complex64)
     chunks = -(-len(particles) // CHUNK)
     for positions, images in progress(particles.images.chunks(CHUNK), "prepare", total=chunks, unit="chunk"):
         _check(images, positions if rows is None else rows[positions], particles, positions)
         chunk_ctf = None if ctf is None else ctf.subset(positions)
         spectra[torch.as_tensor(positions)] = _spectra(torch.from_numpy(images), box, particles.pixel_size, chunk_ctf,
-                                                       preparation.working_box)
+                                                       width)
     return spectra
 
 
@@ -143,7 +144,8 @@ def _spectra(images: Tensor, box: int, pixel_size: float, ctf: CtfParameters | N
 
 
 def crop_spectra(spectra: Tensor, box: int) -> Tensor:
-    """Low-frequency part ``(..., box, box // 2 + 1)`` of half spectra of square images; Nyquist terms and mean are zero."""
+    """Low-frequency part ``(..., box, box // 2 + 1)`` of half spectra of square images; Nyquist terms and mean are
+    zero."""
     half = box // 2
     low = torch.cat([spectra[..., :half, : half + 1], spectra[..., -half:, : half + 1]], dim=-2)
     low[..., half, :] = 0
@@ -164,7 +166,8 @@ def to_spectra(images: Tensor) -> Tensor:
 
 
 def unit_variance(spectra: Tensor) -> Tensor:
-    """Scale each half spectrum so that its image has variance 1 (Parseval; columns other than 0 and Nyquist count twice)."""
+    """Scale each half spectrum so that its image has variance 1 (Parseval; columns other than 0 and Nyquist count
+    twice)."""
     width = spectra.shape[-2]
     counts = torch.full((spectra.shape[-1],), 2.0, device=spectra.device)
     counts[0] = 1
@@ -181,7 +184,8 @@ def soft_mask(width: int, radius: float, edge: float = 3.0) -> Tensor:
 
 
 def given_shifts(particles: ParticleSet, preparation: Preparation) -> Tensor | None:
-    """Shifts ``(n, 2)`` (x, y) in working pixels from ``rlnOriginXAngst``, ``rlnOriginYAngst``; None where there are none."""
+    """Shifts ``(n, 2)`` (x, y) in working pixels from ``rlnOriginXAngst``, ``rlnOriginYAngst``; None where there are
+    none."""
     columns = ("rlnOriginXAngst", "rlnOriginYAngst")
     if not set(columns) <= set(particles.table):
         return None
@@ -208,7 +212,8 @@ def align(spectra: Tensor, shifts: Tensor, angles: Tensor, flips: Tensor) -> Ten
 
 
 def rotate(images: Tensor, angles: Tensor, flips: Tensor) -> Tensor:
-    """Rotate the content of images ``(n, w, w)`` by ``R(angle)`` about pixel ``w // 2``, then mirror in x where `flips`.
+    """Rotate the content of images ``(n, w, w)`` by ``R(angle)`` about pixel ``w // 2``, then mirror in x where
+    `flips`.
 
     Bicubic interpolation; pixels from outside the image are 0.
     """

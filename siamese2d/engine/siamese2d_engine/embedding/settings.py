@@ -5,7 +5,7 @@ from dataclasses import dataclass
 MODES = ("self-supervised", "contrastive", "triplet")
 FIRST_LABELS = ("invariant", "pca")
 # Steps that a training makes when the number of epochs is not given: small sets need more epochs than large ones.
-DEFAULT_STEPS = 800
+DEFAULT_STEPS = 450
 
 
 @dataclass(frozen=True)
@@ -39,10 +39,10 @@ class Settings:
     mode: str = "self-supervised"
     epochs: int = 20
     batch_size: int = 128
-    learning_rate: float = 5e-3
+    learning_rate: float = 1e-2
     margin: float = 2.0
     temperature: float = 0.2
-    shift: float = 0.0
+    shift: float = 0.01
     random_views: bool = True
     classes: int = 10
     rounds: int = 3

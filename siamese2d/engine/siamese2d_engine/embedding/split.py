@@ -14,7 +14,8 @@ def random_split(count: int, held_out: int, seed: int) -> tuple[Tensor, Tensor]:
 
 
 def stratified_split(labels: np.ndarray, share: float, seed: int) -> tuple[Tensor, Tensor]:
-    """Positions ``(training, held out)``, with `share` of every class held out, rounded, and two members left to train."""
+    """Positions ``(training, held out)``, with `share` of every class held out, rounded, and two members left to
+    train."""
     training, held_out = [], []
     for label in np.unique(labels):
         members = torch.as_tensor(np.flatnonzero(labels == label))

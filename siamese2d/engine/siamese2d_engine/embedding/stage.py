@@ -73,7 +73,8 @@ def train_embedding(run: Run, particles: ParticleSet, source: Path, settings: Se
     progress = load_progress(checkpoint) if checkpoint.exists() else Progress(1, [], work.first_labels(labels), {})
     while True:
         network = work.network(progress.round)
-        train_round(network, work.objective(progress, labels is not None), settings, progress, checkpoint, _print_record)
+        objective = work.objective(progress, labels is not None)
+        train_round(network, objective, settings, progress, checkpoint, _print_record)
         model.network = network
         if progress.round >= _rounds(settings):
             break
@@ -93,23 +94,24 @@ def given_classes(particles: ParticleSet, source: Path) -> np.ndarray:
         When the column is missing or damaged, there is one class only, or a class has one member.
     """
     if CLASS_COLUMN not in particles.table:
-        raise InputError(f"{source}: no column {CLASS_COLUMN}, which triplet mode learns from. Give particles with classes "
-                         "(the output of a 2D classification), or train with --mode self-supervised.")
+        raise InputError(f"{source}: no column {CLASS_COLUMN}, which triplet mode learns from. Give particles with "
+                         "classes (the output of a 2D classification), or train with --mode self-supervised.")
     numbers = pd.to_numeric(particles.table[CLASS_COLUMN], errors="coerce").to_numpy(float)
     bad = np.flatnonzero(~np.isfinite(numbers))
     if len(bad):
-        raise InputError(f"{source}, particle row {bad[0] + 1}: {CLASS_COLUMN} is not a number. Mend or remove the row.")
+        raise InputError(f"{source}, particle row {bad[0] + 1}: {CLASS_COLUMN} is not a number. Mend or remove the "
+                         "row.")
     classes, labels, sizes = np.unique(numbers, return_inverse=True, return_counts=True)
     if len(classes) < 2:
-        raise InputError(f"{source}: all particles are in class {classes[0]:g}. Triplet mode needs at least two classes; "
-                         "take more classes, or train with --mode self-supervised.")
+        raise InputError(f"{source}: all particles are in class {classes[0]:g}. Triplet mode needs at least two "
+                         "classes; take more classes, or train with --mode self-supervised.")
     if sizes.min() < 2:
         alone = ", ".join(f"{number:g}" for number in classes[sizes < 2][:10])
-        raise InputError(f"{source}: classes with a single particle ({alone}). A triplet needs two particles of a class: "
-                         "remove these particles, or merge their classes.")
+        raise InputError(f"{source}: classes with a single particle ({alone}). A triplet needs two particles of a "
+                         "class: remove these particles, or merge their classes.")
     if (sizes >= 3).sum() < 2:
-        raise InputError(f"{source}: fewer than two classes with three particles or more, so that none can be held out. "
-                         "Give more particles for each class.")
+        raise InputError(f"{source}: fewer than two classes with three particles or more, so that none can be held "
+                         "out. Give more particles for each class.")
     return labels
 
 
@@ -124,9 +126,10 @@ def _new_model(particles: ParticleSet, architecture: Architecture, settings: Set
                                             architecture.mask_diameter)
     parameters = {"working_box": preparation.working_box, "dimensions": architecture.dimensions}
     aligned = settings.mode == "triplet" and given_alignment(particles, preparation) is not None
-    return EmbeddingModel(architecture.network, parameters, build_network(architecture.network, parameters), preparation,
-                          torch.zeros(preparation.working_box // 2 + 1), CentringNetwork(preparation.working_box),
-                          aligned, True, settings.mode, {})
+    network = build_network(architecture.network, parameters)
+    profile = torch.zeros(preparation.working_box // 2 + 1)
+    return EmbeddingModel(architecture.network, parameters, network, preparation, profile,
+                          CentringNetwork(preparation.working_box), aligned, True, settings.mode, {})
 
 
 def _prepare(run: Run, particles: ParticleSet, model: EmbeddingModel, fit: bool, seed: int,
@@ -137,7 +140,8 @@ def _prepare(run: Run, particles: ParticleSet, model: EmbeddingModel, fit: bool,
         model.profile = fit_profile(spectra).cpu()
         model.centring = train_centring(roughly_centred(spectra, model), seed, device)
     if model.aligned and given_alignment(particles, model.preparation) is not None:
-        print("The particles are aligned by their columns rlnAnglePsi, rlnOriginXAngst and rlnOriginYAngst.", flush=True)
+        print("The particles are aligned by their columns rlnAnglePsi, rlnOriginXAngst and rlnOriginYAngst.",
+              flush=True)
     return centred(spectra, particles, model)
 
 
@@ -151,8 +155,8 @@ class _Work:
         self._start = {name: tensor.clone() for name, tensor in model.network.state_dict().items()}
         invariant = NETWORKS[model.network_name].invariant
         mask = soft_mask(model.preparation.working_box, model.preparation.mask_radius).to(spectra.device)
-        self._views = Views(mask, settings.shift * model.preparation.working_box, rotate=not invariant and not model.aligned,
-                            mirror=not invariant and not model.aligned)
+        free = not invariant and not model.aligned
+        self._views = Views(mask, settings.shift * model.preparation.working_box, rotate=free, mirror=free)
 
     def network(self, round_number: int) -> nn.Module:
         """A network for a round: new weights from (seed, round), or those of the model to start from."""
@@ -171,8 +175,8 @@ class _Work:
         if settings.mode != "contrastive":
             return torch.zeros(0, dtype=torch.long)
         if settings.classes > len(self._spectra) // 2:
-            raise InputError(f"--classes {settings.classes}: more than half of the {len(self._spectra)} particles. Give "
-                             "fewer classes, or more particles.")
+            raise InputError(f"--classes {settings.classes}: more than half of the {len(self._spectra)} particles. "
+                             "Give fewer classes, or more particles.")
         if not self._new:
             features = embed_spectra(self._model, self._spectra, self._device)
         else:

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 def steerable_basis(width: int, rings: int, harmonics: int) -> Tensor:
     """Radial hat functions times ``exp(-i m phi)``, each of unit norm over the pixels.
 
-    Functions that turn faster than pixels can follow at their radius (m > pi r) are zero, and so are the functions with m > 0
-    at the centre pixel, which has no angle.
+    Functions that turn faster than pixels can follow at their radius (m > pi r) are zero, and so are the functions with
+    m > 0 at the centre pixel, which has no angle.
 
     Parameters
     ----------

@@ -97,7 +97,8 @@ def train_round(network: nn.Module, objective: Objective, settings: Settings, pr
 
 
 def learning_rate(step: int, steps: int, highest: float) -> float:
-    """Rate of `step` (from 0) of `steps`: linear up over the first fifth, then half a cosine down to 1 % of `highest`."""
+    """Rate of `step` (from 0) of `steps`: linear up over the first fifth, then half a cosine down to 1 % of
+    `highest`."""
     warm_up = max(1.0, WARM_UP * steps)
     if step < warm_up:
         return highest * (step + 1) / (warm_up + 1)
@@ -115,10 +116,11 @@ def _train_epoch(network: nn.Module, objective: Objective, optimizer: torch.opti
                  epoch: int) -> float:
     network.train()
     per_epoch = objective.steps(epoch)
+    before, steps = (epoch - 1) * per_epoch, settings.epochs * per_epoch
     total = 0.0
     for step, loss in enumerate(objective.losses(network, epoch)):
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate((epoch - 1) * per_epoch + step, settings.epochs * per_epoch, settings.learning_rate)
+            group["lr"] = learning_rate(before + step, steps, settings.learning_rate)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

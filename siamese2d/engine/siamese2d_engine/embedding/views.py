@@ -1,8 +1,8 @@
 """Random views of a particle: what a network must learn to ignore.
 
-Two views of one noisy image share its noise, and a network tells images apart by their noise more easily than by what they
-show. So each view keeps a random half of the Fourier coefficients and a pair keeps complementary halves: stationary noise is
-then independent between the two, and only the particle is common.
+Two views of one noisy image share its noise, and a network tells images apart by their noise more easily than by what
+they show. So each view keeps a random half of the Fourier coefficients and a pair keeps complementary halves:
+stationary noise is then independent between the two, and only the particle is common.
 """
 
 from dataclasses import dataclass

@@ -12,8 +12,8 @@ def fit_calibration(ranking: Ranking, expected: float, weight: float = 2.0) -> t
 
     Logistic regression of particle against background needs the background's labels only through sums over all
     candidates: with every label standing for ``expected / labels`` particles (as in du Plessis et al. 2014, for the
-    logistic loss), minimise ``sum_all softplus(a s + b) - (expected / labels) sum_hits (a s + b)``. It is convex. A Gaussian
-    prior of `weight` on log-slope and offset, around the network's own slope of 1, keeps few labels from ruling.
+    logistic loss), minimise ``sum_all softplus(a s + b) - (expected / labels) sum_hits (a s + b)``. It is convex. A
+    Gaussian prior of `weight` on the slope, around the network's own slope of 1, keeps few labels from ruling.
 
     Parameters
     ----------

@@ -7,9 +7,9 @@ WORKING_DIAMETER = 20.0
 CLIP = 4.0
 
 
-def working_shape(shape: tuple[int, int], diameter: float, working_diameter: float = WORKING_DIAMETER) -> tuple[int, int]:
-    """Size to which a micrograph of `shape` is resampled so that `diameter` pixels become `working_diameter`."""
-    factor = working_diameter / diameter
+def working_shape(shape: tuple[int, int], diameter: float) -> tuple[int, int]:
+    """Size to which a micrograph of `shape` is resampled so that `diameter` pixels become `WORKING_DIAMETER`."""
+    factor = WORKING_DIAMETER / diameter
     return max(1, round(shape[0] * factor)), max(1, round(shape[1] * factor))
 
 

@@ -50,12 +50,6 @@ class Picker:
         }
 
 
-def pretrained() -> Path | None:
-    """The picker that comes with the engine, trained on simulated micrographs; None in an installation without it."""
-    path = Path(__file__).with_name("pretrained.safetensors")
-    return path if path.exists() else None
-
-
 def load_picker(path: Path, device: torch.device) -> Picker:
     """Read a picker.
 
@@ -72,7 +66,8 @@ def load_picker(path: Path, device: torch.device) -> Picker:
         picker = Picker(network.to(device), float(header["diameter"]), (slope, offset), float(header["threshold"]))
         working_diameter = float(header["working_diameter"])
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise InputError(f"{path}: the picker's header and weights do not fit together ({error}). Train it again.") from error
+        raise InputError(f"{path}: the picker's header and weights do not fit together ({error}). Train it again.") \
+            from error
     if working_diameter != WORKING_DIAMETER:
         raise InputError(f"{path}: made for particles of {working_diameter:g} working pixels, this version uses "
                          f"{WORKING_DIAMETER:g}. Train the picker again.")

@@ -13,6 +13,7 @@ from torch.nn.functional import leaky_relu
 from siamese2d_engine.errors import InputError
 
 SLOPE = 0.1
+LISTS = ("channels", "kernels", "strides", "dilations")
 
 
 @dataclass(frozen=True)
@@ -58,13 +59,13 @@ class Architecture:
 
     def as_dict(self) -> dict:
         """For the header of a model file."""
-        return {name: list(getattr(self, name)) for name in ("channels", "kernels", "strides", "dilations")}
+        return {name: list(getattr(self, name)) for name in LISTS}
 
     @staticmethod
     def from_dict(values: dict) -> "Architecture":
         """The inverse of `as_dict`; InputError if the entries do not fit together."""
         try:
-            lists = {name: tuple(int(v) for v in values[name]) for name in ("channels", "kernels", "strides", "dilations")}
+            lists = {name: tuple(int(v) for v in values[name]) for name in LISTS}
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(f"The model's architecture can't be read ({error}). Train the picker again.") from error
         if len({len(v) for v in lists.values()}) != 1 or min(min(v, default=0) for v in lists.values()) < 1:
@@ -118,7 +119,7 @@ class PickerNetwork(nn.Module):
         return self.head(features)[:, 0]
 
     def forward(self, images: Tensor) -> Tensor:
-        """`(n, h, w)` images to `(n, h', w')` logits; output `i` has its window's centre at input ``margin + stride i``."""
+        """`(n, h, w)` images to `(n, h', w')` logits; output `i` is centred at input ``margin + stride i``."""
         return self.classify(self.features(images))
 
 

@@ -1,7 +1,8 @@
 """Objectives of positive-unlabeled learning, each one function of the logits.
 
-All take the logits of pixels labelled as particles and of unlabeled pixels, and the prior: the share of unlabeled pixels
-that lie on particles; the generalized-expectation ones also a weight. All return one scalar to be minimised. Equations are cited as in
+All take the logits of pixels labelled as particles and of unlabeled pixels, and the prior: the share of unlabeled
+pixels that lie on particles; the generalized-expectation ones also a weight. All return one scalar to be minimised.
+Equations are cited as in
 
 * Elkan & Noto 2008, "Learning classifiers from only positive and unlabeled data";
 * du Plessis, Niu & Sugiyama 2014, "Analysis of learning from positive and unlabeled data";
@@ -20,12 +21,12 @@ Objective = Callable[..., Tensor]
 
 
 def positive_risk(logits: Tensor) -> Tensor:
-    """Mean cross entropy of `logits`, any shape, against the label *particle*: ``-log sigmoid(logit)``; 0 if empty."""
+    """Mean cross entropy of `logits`, any shape, against *particle*: ``-log sigmoid(logit)``; 0 if empty."""
     return softplus(-logits).mean() if logits.numel() else logits.sum()
 
 
 def negative_risk(logits: Tensor) -> Tensor:
-    """Mean cross entropy of `logits`, any shape, against the label *background*: ``-log(1 - sigmoid(logit))``; 0 if empty."""
+    """Mean cross entropy of `logits`, any shape, against *background*: ``-log(1 - sigmoid(logit))``; 0 if empty."""
     return softplus(logits).mean() if logits.numel() else logits.sum()
 
 
@@ -49,8 +50,8 @@ def pu(positive: Tensor, unlabeled: Tensor, prior: float) -> Tensor:
 def nnpu(positive: Tensor, unlabeled: Tensor, prior: float) -> Tensor:
     """Non-negative positive-unlabeled risk (Kiryo et al. 2017, eq. 6 and algorithm 1 with beta 0, gamma 1).
 
-    ``pi E_P[l(f, 1)] + max(0, B)`` with ``B = E_U[l(f, 0)] - pi E_P[l(f, 0)]``. The returned value is that risk; where B
-    is negative its gradient is that of ``-B`` alone, which undoes the overfitting.
+    ``pi E_P[l(f, 1)] + max(0, B)`` with ``B = E_U[l(f, 0)] - pi E_P[l(f, 0)]``. The returned value is that risk; where
+    B is negative its gradient is that of ``-B`` alone, which undoes the overfitting.
     """
     background = negative_risk(unlabeled) - prior * negative_risk(positive)
     risk = prior * positive_risk(positive) + background.clamp(min=0)
@@ -59,7 +60,8 @@ def nnpu(positive: Tensor, unlabeled: Tensor, prior: float) -> Tensor:
     return risk.detach() + (background.detach() - background)
 
 
-def ge_kl(positive: Tensor, unlabeled: Tensor, prior: float, weight: float = 10.0, share: float | None = None) -> Tensor:
+def ge_kl(positive: Tensor, unlabeled: Tensor, prior: float, weight: float = 10.0,
+          share: float | None = None) -> Tensor:
     """Labelled pixels' risk plus `weight` times `ge_kl_penalty` (Mann & McCallum 2010, eq. 4; Bepler et al. 2019)."""
     return positive_risk(positive) + weight * ge_kl_penalty(unlabeled, prior, share)
 
@@ -71,7 +73,7 @@ def ge_binomial(positive: Tensor, unlabeled: Tensor, prior: float, weight: float
 
 
 def ge_kl_penalty(unlabeled: Tensor, prior: float, share: float | None = None) -> Tensor:
-    """KL divergence between Bernoulli(prior) and Bernoulli(p), ``p = mean sigmoid(unlabeled)`` over logits of any shape.
+    """KL divergence between Bernoulli(prior) and Bernoulli(p), ``p = mean sigmoid(unlabeled)``, any shape.
 
     ``pi log(pi / p) + (1 - pi) log((1 - pi) / (1 - p))``. For `share` see `ge_binomial_penalty`.
     """
@@ -94,8 +96,9 @@ def ge_binomial_penalty(unlabeled: Tensor, prior: float, share: float | None = N
         Expected share of particle pixels, between 0 and 1.
     share : float, optional
         Mean probability over the whole data. The formula is for pixels drawn independently from all micrographs; pixels
-        of a few crops are not, and a crop that holds only carbon would be asked for its share of particles. With `share`,
-        the count's mean takes the value ``n share`` that independent pixels have, and keeps the gradient of ``sum g``.
+        of a few crops are not, and a crop that holds only carbon would be asked for its share of particles. With
+        `share`, the count's mean takes the value ``n share`` that independent pixels have, and keeps the gradient of
+        ``sum g``.
     """
     g = torch.sigmoid(unlabeled)
     n = unlabeled.shape[-1]

@@ -37,7 +37,7 @@ def suppress(points: np.ndarray, radius: float) -> np.ndarray:
 
 
 def refine(scores: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
-    """Sub-pixel (x, y) of maxima at integer `rows`, `columns`: the vertex of a parabola through three points each way."""
+    """Sub-pixel (x, y) of maxima at integer `rows`, `columns`: vertices of parabolas through three points each way."""
     padded = np.pad(scores, 1, mode="reflect")
     middle = scores[rows, columns]
     x = columns + _vertex(padded[rows + 1, columns], middle, padded[rows + 1, columns + 2])

@@ -1,8 +1,8 @@
 """Precision and recall when only some of the particles are labelled.
 
-Labels are taken for a random sample of the particles. Then the share of labels found above a threshold estimates recall,
-``R``. With an expected number of particles ``M`` in the same micrographs, ``R M`` of the ``n`` candidates above the
-threshold are particles, and ``R M / n`` estimates precision (bounded by 1).
+Labels are taken for a random sample of the particles. Then the share of labels found above a threshold estimates
+recall, ``R``. With an expected number of particles ``M`` in the same micrographs, ``R M`` of the ``n`` candidates above
+the threshold are particles, and ``R M / n`` estimates precision (bounded by 1).
 """
 
 from dataclasses import dataclass
@@ -31,7 +31,7 @@ class Ranking:
 
 
 def rank(candidates: list[np.ndarray], labels: list[np.ndarray], radius: float) -> Ranking:
-    """Pool candidates `(n, 3)` (x, y, score) of several micrographs, matched to their labels `(m, 2)` within `radius`."""
+    """Pool candidates `(n, 3)` (x, y, score) of several micrographs, matched to labels `(m, 2)` within `radius`."""
     hits = [match_by_score(c[:, :2], c[:, 2], l, radius) >= 0 for c, l in zip(candidates, labels)]
     scores = np.concatenate([c[:, 2] for c in candidates])
     order = np.argsort(-scores, kind="stable")
@@ -46,7 +46,7 @@ def estimated_curve(ranking: Ranking, expected: float) -> tuple[np.ndarray, np.n
 
 
 def _monotone(precision: np.ndarray) -> np.ndarray:
-    """Where the estimate falls and recovers it is noise of few labels: precision at a recall is the best that reaches it."""
+    """Where the estimate falls and recovers it is noise of few labels: take the best that reaches as far a recall."""
     return np.maximum.accumulate(precision[::-1])[::-1]
 
 

@@ -47,8 +47,8 @@ def prepare_micrograph(path: Path, pixel_size: float, diameter: float) -> Prepar
     check_diameter(path, image.shape, pixel_size, diameter)
     prepared = flatten(resample(image, working_shape(image.shape, diameter / pixel_size)), WORKING_DIAMETER)
     if not prepared.any():
-        raise InputError(f"{path}: more than half of the pixels have the same value, nothing can be seen in this image. "
-                         "Leave it out.")
+        raise InputError(f"{path}: more than half of the pixels have the same value, nothing can be seen in this "
+                         "image. Leave it out.")
     scale = (image.shape[0] / prepared.shape[0], image.shape[1] / prepared.shape[1])
     return PreparedMicrograph(prepared, scale)
 
@@ -57,10 +57,10 @@ def check_diameter(path: Path, shape: tuple[int, int], pixel_size: float, diamet
     """Raise InputError if a particle of `diameter` angstroms is too small or too large for an image of `shape`."""
     pixels = diameter / pixel_size
     if pixels < SMALLEST_DIAMETER:
-        raise InputError(f"{path}: a particle of {diameter:g} A has a diameter of {pixels:.1f} pixels at {pixel_size:g} A per "
-                         f"pixel; at least {SMALLEST_DIAMETER:g} are needed. Check --diameter and the pixel size, or use "
-                         "micrographs with less downsampling.")
+        raise InputError(f"{path}: a particle of {diameter:g} A has a diameter of {pixels:.1f} pixels at "
+                         f"{pixel_size:g} A per pixel; at least {SMALLEST_DIAMETER:g} are needed. Check --diameter and "
+                         "the pixel size, or use micrographs with less downsampling.")
     if pixels > min(shape):
-        raise InputError(f"{path}: a particle of {diameter:g} A has a diameter of {pixels:.0f} pixels at {pixel_size:g} A per "
-                         f"pixel, more than this image of {shape[1]} x {shape[0]} pixels. Check --diameter (in angstroms) and "
-                         "the pixel size.")
+        raise InputError(f"{path}: a particle of {diameter:g} A has a diameter of {pixels:.0f} pixels at "
+                         f"{pixel_size:g} A per pixel, more than this image of {shape[1]} x {shape[0]} pixels. Check "
+                         "--diameter (in angstroms) and the pixel size.")

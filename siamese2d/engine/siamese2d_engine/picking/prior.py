@@ -13,10 +13,11 @@ LOWEST_RECALL = 0.3
 def estimate_particles(ranking: Ranking) -> float | None:
     """Number of particles in the ranking's micrographs, from the share of labels found among the best candidates.
 
-    Where only particles score high, ``n(t)`` candidates above t and a share ``R(t)`` of the labels give ``M = n(t) / R(t)``;
-    false candidates only add to it, so the smallest value is the estimate. This is the estimate of a mixture proportion
-    by the lower envelope of likelihood ratios (Blanchard, Lee & Scott 2010). With few labels R is noisy: it is lowered by
-    half a standard error before the smallest value is sought, which makes up for the choice of the luckiest threshold.
+    Where only particles score high, ``n(t)`` candidates above t and a share ``R(t)`` of the labels give ``M = n(t) /
+    R(t)``; false candidates only add to it, so the smallest value is the estimate. This is the estimate of a mixture
+    proportion by the lower envelope of likelihood ratios (Blanchard, Lee & Scott 2010). With few labels R is noisy: it
+    is lowered by half a standard error before the smallest value is sought, which makes up for the choice of the
+    luckiest threshold.
 
     Returns
     -------

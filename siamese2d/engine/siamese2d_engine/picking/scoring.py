@@ -44,7 +44,8 @@ def score_map(network: PickerNetwork, image: np.ndarray, orientations: int = 4, 
     device = next(network.parameters()).device
     for rows, columns in _tiles(outputs, tile):
         patch = padded[_inputs(rows, architecture), _inputs(columns, architecture)]
-        scores[rows, columns] = score_window(network, torch.from_numpy(patch.copy()).to(device), orientations).cpu().numpy()
+        window = torch.from_numpy(patch.copy()).to(device)
+        scores[rows, columns] = score_window(network, window, orientations).cpu().numpy()
     return scores
 
 

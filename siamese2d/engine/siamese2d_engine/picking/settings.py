@@ -45,7 +45,7 @@ class Settings:
     weight: float | None = None
     autoencoder: float = 0.0
     network: str = "medium"
-    epochs: int = 12
+    epochs: int = 10
     steps: int = 25
     warm_up: float = 0.7
     windows: int = 16

@@ -34,7 +34,8 @@ def held_out_labels(counts: list[int], share: float, seed: int) -> list[np.ndarr
         return np.split(flat, np.cumsum(counts)[:-1])
     taken = 0
     for i in rng.permutation(labelled):
-        # The first one that fits is taken in any case; others only while they bring the number closer to the wanted one.
+        # The first one that fits is taken in any case; others only while they bring the number closer to the wanted
+        # one.
         if abs(taken + counts[i] - wanted) < abs(taken - wanted):
             chosen[i][:] = True
             taken += counts[i]

@@ -89,7 +89,8 @@ def _with_diameter(settings: Settings, first: Picker | None, micrographs: Microg
 def _warn_of_strangers(run: Run, coordinates: pd.DataFrame, groups: list[pd.DataFrame]) -> None:
     strangers = len(coordinates) - sum(map(len, groups))
     if strangers:
-        run.warn(f"{strangers} of {len(coordinates)} coordinates belong to micrographs that were not given; they are not used.")
+        run.warn(f"{strangers} of {len(coordinates)} coordinates belong to micrographs that were not given; they are "
+                 "not used.")
 
 
 def _prepare_all(run: Run, micrographs: MicrographSet, groups: list[pd.DataFrame],
@@ -171,8 +172,8 @@ def _write_results(run: Run, state: State, judge: Judge, settings: Settings, pre
         "precision_recall": curve_points(ranking, expected),
     }
     picker = Picker(network, settings.diameter, calibration, threshold)
-    header = {**picker.header(), "training": {**asdict(settings), "best_epoch": state.best_epoch, "prior": record["prior"]},
-              "precision_recall": record["precision_recall"]}
+    trained = {**asdict(settings), "best_epoch": state.best_epoch, "prior": record["prior"]}
+    header = {**picker.header(), "training": trained, "precision_recall": record["precision_recall"]}
     save_model(run.path("picker.safetensors"), header, network.state_dict())
     write_json(run.path("training.json"), record)
     run.results.update({key: record[key] for key in ("best_epoch", "expected_particles", "threshold",
@@ -221,8 +222,8 @@ def pick(run: Run, micrographs: MicrographSet, picker: Picker, threshold: float 
     candidates = pd.concat(tables, ignore_index=True)
     picked = candidates[candidates[SCORE] >= threshold]
     if picked.empty:
-        run.warn(f"No candidate scores {threshold:.3g} or more. Lower --threshold, or train the picker on labels of these "
-                 "micrographs.")
+        run.warn(f"No candidate scores {threshold:.3g} or more. Lower --threshold, or train the picker on labels of "
+                 "these micrographs.")
     write_coordinates(run.path("candidates.star"), candidates)
     write_coordinates(run.path("coordinates.star"), picked)
     write_json(run.path("picking.json"), {"threshold": threshold, "floor": FLOOR, "candidates": len(candidates),

@@ -17,7 +17,14 @@ from siamese2d_engine.io.atomic import atomic_path
 from siamese2d_engine.picking.judge import Judge
 from siamese2d_engine.picking.labels import unlabeled_prior
 from siamese2d_engine.picking.network import Decoder, PickerNetwork
-from siamese2d_engine.picking.objectives import DEFAULT_WEIGHTS, OBJECTIVES, ge_binomial_penalty, ge_kl_penalty, is_expectation, pn
+from siamese2d_engine.picking.objectives import (
+    DEFAULT_WEIGHTS,
+    OBJECTIVES,
+    ge_binomial_penalty,
+    ge_kl_penalty,
+    is_expectation,
+    pn,
+)
 from siamese2d_engine.picking.sampling import Sampler
 from siamese2d_engine.picking.settings import Settings
 
@@ -102,12 +109,14 @@ def train_epoch(state: State, sampler: Sampler, settings: Settings, prior: float
     state.network.train()
     sums = np.zeros(2)
     for step in range(settings.steps):
-        rate = learning_rate((epoch - 1) * settings.steps + step, settings.epochs * settings.steps, settings.learning_rate)
+        done, total = (epoch - 1) * settings.steps + step, settings.epochs * settings.steps
+        rate = learning_rate(done, total, settings.learning_rate)
         for group in state.optimizer.param_groups:
             group["lr"] = rate
         loss, penalty = _step_loss(state, sampler, settings, unlabeled_share, in_warm_up(epoch, settings), rng)
         if not torch.isfinite(loss):
-            raise InputError(f"Training diverged in epoch {epoch} (the loss is {loss.item()}). Use a lower --learning-rate.")
+            raise InputError(f"Training diverged in epoch {epoch} (the loss is {loss.item()}). Use a lower "
+                             "--learning-rate.")
         state.optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_([p for g in state.optimizer.param_groups for p in g["params"]], LARGEST_GRADIENT)
@@ -120,8 +129,8 @@ def train_epoch(state: State, sampler: Sampler, settings: Settings, prior: float
 def _step_loss(state: State, sampler: Sampler, settings: Settings, prior: float, warm_up: bool,
                rng: np.random.Generator) -> tuple[Tensor, float]:
     device = next(state.network.parameters()).device
-    windows, inside = (torch.from_numpy(a).to(device) for a in sampler.positives(settings.windows, rng))
-    crops, free = (torch.from_numpy(a).to(device) for a in sampler.unlabeled(settings.crops, settings.crop_outputs, rng))
+    drawn = (*sampler.positives(settings.windows, rng), *sampler.unlabeled(settings.crops, settings.crop_outputs, rng))
+    windows, inside, crops, free = (torch.from_numpy(a).to(device) for a in drawn)
     positive = state.network(windows)[inside]
     features = state.network.features(crops)
     unlabeled = state.network.classify(features)[free]
@@ -139,7 +148,8 @@ def objective_loss(positive: Tensor, unlabeled: Tensor, prior: float, settings: 
                    warm_up: bool) -> Tensor:
     """The chosen objective, or positive-negative risk in the warm-up.
 
-    Risks weighted by the prior are divided by it: positives then weigh 1 in every objective, and one learning rate suits all.
+    Risks weighted by the prior are divided by it: positives then weigh 1 in every objective, and one learning rate
+    suits all.
     """
     if warm_up:
         return pn(positive, unlabeled, prior) / prior
@@ -217,7 +227,8 @@ def run_epochs(state: State, sampler: Sampler, settings: Settings, checkpoint: P
     while not is_over(state, judge, settings):
         epoch = len(state.epochs) + 1
         loss, penalty = train_epoch(state, sampler, settings, judge.prior(state.density))
-        state.epochs.append({"epoch": epoch, "loss": loss, "penalty": penalty, "found_at": judge.found_at(state.average)})
+        found_at = judge.found_at(state.average)
+        state.epochs.append({"epoch": epoch, "loss": loss, "penalty": penalty, "found_at": found_at})
         if state.density is None and not in_warm_up(epoch + 1, settings):
             state.density = judge.estimate_density(state.average)
         if not state.best_epoch or _is_progress(state, judge):
@@ -237,8 +248,8 @@ def is_over(state: State, judge: Judge, settings: Settings) -> bool:
 def _is_progress(state: State, judge: Judge) -> bool:
     """Whether the last epoch is as good as the best, within one standard error of so few labels (Breiman et al. 1984).
 
-    Later epochs, trained at lower rates, are better than a handful of held-out labels can tell; they go first unless they
-    are clearly worse. Without held-out labels the last epoch is taken.
+    Later epochs, trained at lower rates, are better than a handful of held-out labels can tell; they go first unless
+    they are clearly worse. Without held-out labels the last epoch is taken.
     """
     if not judge.has_held_out:
         return True
