@@ -333,10 +333,9 @@ class TestArguments(unittest.TestCase):
         self.assertEqual(seen, ["--out", "50%", "--device", "cuda:3"])
 
 
-class TestFailures(unittest.TestCase):
+class TestFailures(EnvironmentTest):
     def testExceptionTypeIsScipions(self):
-        with mock.patch.object(Plugin, "_handshakes", {}), mock.patch.object(Plugin, "_ask", return_value={}), \
-                mock.patch.object(Plugin, "_requireBuilt"):
+        with mock.patch.object(Plugin, "_ask", return_value={}), mock.patch.object(Plugin, "_requireBuilt"):
             with self.assertRaises(ValidationException):
                 Plugin.handshake()
 
