@@ -46,13 +46,13 @@ def with_recipe(change: Callable[[Recipe, argparse.Namespace], Recipe]):
     def method(star, args, folder):
         original = stage.Recipe
         stage.Recipe = lambda **given: change(original(**given), args)
-        stage.Recipe.last, stage.Recipe.finish = original.last, original.finish
+        stage.Recipe.last = original.last
         return ours(star, args, folder)
     return method
 
 
 def without_balance(star, args, folder):
-    engine.balanced_offsets = lambda scores, offsets: torch.zeros_like(offsets)
+    engine.balanced_offsets = lambda scores, offsets, strength: torch.zeros_like(offsets)
     return ours(star, args, folder)
 
 

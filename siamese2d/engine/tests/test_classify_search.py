@@ -10,8 +10,10 @@ from siamese2d_engine.classify.passes import PolarImages, Resolution, aligned_ha
 from siamese2d_engine.classify.polar import Harmonics, PolarGrid, harmonics_needed
 from siamese2d_engine.classify.prepare import CircularMask, fourier_crop
 from siamese2d_engine.classify.schedule import Recipe, growth, schedule
-from siamese2d_engine.classify.search import Poses, References, best_over_rotations, rotation_profile, shift_grid
-from siamese2d_engine.classify.split import Divisions, divide_classes, first_component, replace_classes, upper_half
+from siamese2d_engine.classify.search import (
+    Poses, References, best_over_rotations, rotation_profile, shift_before_rotation, shift_grid)
+from siamese2d_engine.classify.split import (
+    Divisions, Halves, divide_classes, first_component, replace_classes, unfold_classes, upper_half)
 
 GRID = PolarGrid(box=20, step=1 / 20, rings=6, half_angles=32)
 HARMONICS = Harmonics(24, 32)
@@ -90,7 +92,7 @@ def test_aligned_harmonics_are_those_of_the_transformed_image(psi, shift, flip):
     images = PolarImages(GRID, samples, torch.ones(1, 6), torch.ones(1, 6), torch.ones(6), 8.0)
     poses = Poses(torch.zeros(1, 1, dtype=torch.long), torch.tensor([[flip]]), torch.tensor([[psi]]),
                   torch.tensor([[shift]], dtype=torch.float32), torch.ones(1, 1), torch.zeros(1))
-    found = aligned_harmonics(images, torch.tensor([0]), poses, 0, Resolution(6, 1, 24), HARMONICS)
+    found = aligned_harmonics(images, torch.tensor([0]), poses, Resolution(6, 1, 24), HARMONICS)
     expected = harmonics_of(moved_image(centres, amplitudes, psi, shift, flip)[None])
     error = (found - expected).abs().max() / expected.abs().max()
     assert error < 1e-3
@@ -100,11 +102,11 @@ def test_aligned_harmonics_are_those_of_the_transformed_image(psi, shift, flip):
 def test_best_rotation_equals_brute_force(mirror):
     images, averages = harmonics_of(random_images(3, 1)), harmonics_of(random_images(2, 2))
     weights = torch.linspace(1, 2, 6)
-    refs = References(averages.permute(1, 2, 0).contiguous(), weights, HARMONICS)
+    refs = References(averages.permute(1, 2, 0).contiguous(), torch.zeros(1, 2), weights, HARMONICS, GRID)
     parts = HARMONICS.analyse(GRID.sample(torch.as_tensor(random_images(3, 1), dtype=torch.float32)))
-    found = best_over_rotations(parts, refs, HARMONICS, mirror)
+    found = best_over_rotations(parts, refs.matrices(torch.tensor([0, 1])), HARMONICS, mirror)
     assert found.shape == (3, 2, 2 if mirror else 1)
-    angles = np.pi * np.arange(64) / 32
+    angles = np.pi * np.arange(2 * HARMONICS.rotations) / HARMONICS.rotations
     orders = HARMONICS.orders.numpy()
     multiplicity = np.where(orders == 0, 1, 2)[:, None]
     for i in range(3):
@@ -164,13 +166,44 @@ def test_sums_conjugate_mirrored_images():
     torch.testing.assert_close(sums.numerator[0, 0], image[0].conj())
 
 
-def test_offsets_make_soft_sizes_equal():
+def test_synthesis_undoes_analysis():
+    samples = GRID.sample(torch.as_tensor(random_images(2), dtype=torch.float32))
+    harmonics = HARMONICS.join(*HARMONICS.analyse(samples))
+    torch.testing.assert_close(HARMONICS.synthesise(harmonics.permute(0, 2, 1)), samples, atol=2e-2, rtol=0)
+
+
+@pytest.mark.parametrize("flip", [False, True])
+def test_a_moved_average_stands_for_the_image_moved_before_its_rotation(flip):
+    centres, amplitudes = (values[0] for values in random_blobs(1, seed=7))
+    psi, shift = 0.9, torch.tensor([1.0, -2.0])
+    before = shift_before_rotation(shift, torch.tensor(psi), torch.tensor(flip)).numpy()
+    average = harmonics_of(draw(centres, amplitudes)[None])
+    refs = References(average.permute(1, 2, 0), shift[None], torch.ones(6), HARMONICS, GRID)
+    moved = refs.by_shift[0, 0] / HARMONICS.multiplicity[:, None]
+    # The image that, moved by `before`, turned by psi and mirrored, is the average.
+    x, y = (np.array([-1, 1]) ** flip * centres).T
+    turned = np.stack([np.cos(psi) * x + np.sin(psi) * y, np.cos(psi) * y - np.sin(psi) * x], axis=1)
+    image = harmonics_of(draw(turned - before, amplitudes)[None])[0]
+    aligned = image * HARMONICS.rotation_matrix(torch.tensor([psi])).conj()[0][:, None]
+    aligned = aligned.conj() if flip else aligned
+    assert (aligned - moved).abs().max() < 0.02 * moved.abs().max()
+
+
+def test_offsets_follow_the_soft_sizes():
     generator = torch.Generator().manual_seed(1)
     scores = torch.randn(300, 5, generator=generator) + torch.tensor([3.0, 0, 0, -2, 1])
-    offsets = balanced_offsets(scores, torch.zeros(5))
+    offsets = balanced_offsets(scores, torch.zeros(5), strength=2.0)
     sizes = torch.softmax(scores + offsets, 1).sum(0)
-    torch.testing.assert_close(sizes, torch.full((5,), 60.0), atol=1.5, rtol=0)
-    assert float(offsets.sum()) == pytest.approx(0, abs=1e-4)
+    expected = -2 * torch.log((sizes + 0.5) / 60)
+    torch.testing.assert_close(offsets, expected - expected.mean(), atol=0.05, rtol=0)
+    assert sizes.max() < torch.softmax(scores, 1).sum(0).max()
+
+
+def test_offsets_of_a_class_that_nothing_can_be_drawn_to_stay_finite():
+    scores = torch.zeros(100, 2)
+    scores[:98, 1], scores[98:, 1] = -1000, 1000
+    offsets = balanced_offsets(scores, torch.zeros(2), strength=5.0)
+    assert float(offsets.abs().max()) < 5 * np.log(50)
 
 
 def test_first_component_finds_two_groups():
@@ -185,19 +218,46 @@ def test_first_component_finds_two_groups():
 def test_division_takes_the_classes_that_gain_most():
     labels = torch.tensor([0, 0, 1, 1, 2, 2])
     upper = torch.tensor([False, True, False, True, False, True])
-    new = divide_classes(labels, Divisions(upper, torch.tensor([1.0, 9.0, 5.0])), 5)
+    new, origins = divide_classes(labels, Divisions(upper, torch.tensor([1.0, 9.0, 5.0])), 5)
     assert new.tolist() == [0, 0, 1, 3, 2, 4]
+    assert origins.tolist() == [0, 1, 2, 1, 2]
 
 
 def test_replacement_dissolves_the_cheapest_class_and_divides_the_best():
     labels = torch.tensor([0, 0, 1, 1, 2, 2])
     upper = torch.tensor([False, True, False, True, False, True])
     scores = torch.tensor([[9.0, 0, 0], [9, 0, 0], [0, 9, 8.9], [0, 9, 8.8], [0, 0, 9], [0, 0, 9]])
-    new = replace_classes(labels, scores, Divisions(upper, torch.tensor([5.0, 0.1, 0.2])), most=0.5)
+    new, origins = replace_classes(labels, scores, Divisions(upper, torch.tensor([5.0, 0.1, 0.2])), most=0.5)
     # Class 1 costs 0.3 to dissolve (its members prefer 2); class 0 gains 5 when divided and takes its number.
     assert new.tolist() == [0, 1, 2, 2, 2, 2]
-    kept = replace_classes(labels, scores, Divisions(upper, torch.tensor([0.2, 0.1, 0.2])), most=0.5)
+    assert origins.tolist() == [0, 0, 2]
+    kept, _ = replace_classes(labels, scores, Divisions(upper, torch.tensor([0.2, 0.1, 0.2])), most=0.5)
     assert kept.tolist() == labels.tolist()
+
+
+def test_unfolding_gives_mirrored_images_a_class_of_their_own():
+    poses = Poses(torch.tensor([[0], [0], [1], [1], [0]]), torch.tensor([[False], [True], [True], [False], [True]]),
+                  torch.arange(5.0)[:, None], torch.zeros(5, 1, 2), torch.ones(5, 1), torch.zeros(5))
+    whole, origins = unfold_classes(poses, 2, 4)
+    assert whole.classes[:, 0].tolist() == [0, 2, 3, 1, 2] and origins.tolist() == [0, 1, 0, 1]
+    assert not whole.flips.any() and whole.psi[:, 0].tolist() == [0, 1, 2, 3, 4]
+    # The smallest class stays as it is where fewer are wanted.
+    part, origins = unfold_classes(poses, 2, 3)
+    assert part.classes[:, 0].tolist() == [0, 2, 1, 1, 2] and origins.tolist() == [0, 1, 0]
+
+
+def test_refined_division_separates_unequal_groups():
+    generator = torch.Generator().manual_seed(4)
+    group = torch.arange(60) % 3 == 0
+    aligned = 0.3 * torch.randn(60, 5, 2, dtype=torch.complex64, generator=generator)
+    aligned[group, 0] += 2
+    aligned[~group, 0] -= 2
+    halves = Halves(aligned, torch.ones(60, 2), torch.ones(2))
+    upper = upper_half(aligned[:, 0].sum(1).real)
+    for _ in range(3):
+        upper = halves.refined(upper)
+    assert torch.equal(upper, group) or torch.equal(upper, ~group)
+    assert halves.likelihood(group) + halves.likelihood(~group) > halves.likelihood(torch.ones_like(group))
 
 
 def test_shift_grid_is_a_disc_with_zero_first():
@@ -207,10 +267,15 @@ def test_shift_grid_is_a_disc_with_zero_first():
     assert float(grid.norm(dim=1).max()) == 2
 
 
+@pytest.mark.parametrize("mirror", [True, False])
 @pytest.mark.parametrize("classes", [1, 2, 3, 7, 24, 50, 100])
-def test_schedule_ends_with_the_wanted_classes(classes):
-    steps = schedule(classes, 12, Recipe())
+def test_schedule_ends_with_the_wanted_classes(classes, mirror):
+    steps = schedule(classes, 12, mirror, Recipe())
     numbers = [step.classes for step in steps]
+    assert steps[-1].mirror == mirror
+    # Mirror images are told apart once, when each class can become two.
+    changes = [(a, b) for a, b in zip(steps, steps[1:]) if a.mirror != b.mirror]
+    assert len(changes) <= 1 and all(b.classes <= 2 * a.classes for a, b in changes)
     assert numbers == sorted(numbers) and numbers[-1] == classes
     assert all(step.rings <= 12 for step in steps)
     # A class can be divided once before a pass, so the number at most doubles.

@@ -3,14 +3,16 @@
 import torch
 from torch import Tensor
 
-ITERATIONS = 30
+ITERATIONS = 60
+DAMPING = 0.1
 
 
-def balanced_offsets(scores: Tensor, offsets: Tensor) -> Tensor:
-    """Offsets with which the classes' soft sizes become equal.
+def balanced_offsets(scores: Tensor, offsets: Tensor, strength: float) -> Tensor:
+    """Offsets that make large classes less likely and small ones more.
 
-    Sinkhorn's iteration (Cuturi 2013, Advances in Neural Information Processing Systems 26) with half steps: each
-    class's offset is lowered by half the logarithm of its size over the mean size.
+    The offset of a class with the soft size s is ``-strength log(s / mean size)``, found by damped iteration. It stays
+    finite, unlike Sinkhorn's iteration to equal sizes: a class of a few odd images that others can't be drawn to must
+    not be favoured more and more until it takes everything.
 
     Parameters
     ----------
@@ -18,6 +20,8 @@ def balanced_offsets(scores: Tensor, offsets: Tensor) -> Tensor:
         Log-likelihood of each image in each class, ``(n, K)``; minus infinity where not compared.
     offsets
         To start from, ``(K,)``.
+    strength
+        In the units of the scores.
 
     Returns
     -------
@@ -27,5 +31,6 @@ def balanced_offsets(scores: Tensor, offsets: Tensor) -> Tensor:
     n, classes = scores.shape
     for _ in range(ITERATIONS):
         sizes = torch.softmax(scores + offsets, dim=1).sum(0)
-        offsets = offsets - 0.5 * torch.log((sizes + 0.5) / (n / classes))
+        wanted = -strength * torch.log((sizes + 0.5) / (n / classes))
+        offsets = offsets + DAMPING * (wanted - offsets)
     return offsets - offsets.mean()

@@ -10,13 +10,13 @@ from siamese2d_engine.classify.averages import Spectra, Sums, estimate_spectra, 
 from siamese2d_engine.classify.balance import balanced_offsets
 from siamese2d_engine.classify.passes import Averages, PassSettings, PolarImages, Resolution, align, sum_poses
 from siamese2d_engine.classify.prepare import resolution
-from siamese2d_engine.classify.schedule import SHIFT_CYCLES, Step
+from siamese2d_engine.classify.schedule import SHIFT_CYCLES, WIDE_CYCLES, Search, Step
 from siamese2d_engine.classify.search import Poses, shift_grid
-from siamese2d_engine.classify.split import divide_classes, divisions, replace_classes
+from siamese2d_engine.classify.split import divide_classes, divisions, replace_classes, unfold_classes
 from siamese2d_engine.devices import seeded_generator
 
 # Numbers in the largest temporary array: fits a processor's cache, or keeps a GPU busy.
-CPU_ELEMENTS = 2**20
+CPU_ELEMENTS = 2**22
 GPU_ELEMENTS = 2**27
 # Fraction of the classes that one step may replace.
 REPLACED = 0.15
@@ -24,6 +24,12 @@ REPLACED = 0.15
 DIVISION_RINGS = 8
 # How softly candidates are ranked: a class that is this much less likely counts a factor e less.
 CANDIDATE_SOFTNESS = 4.0
+# Mean probability of the best class from which on all shifts need not be searched any more.
+SURE = 0.85
+# Strength of the balance of class sizes, as a fraction of the mean log-likelihood: what tells classes apart grows with it.
+BALANCE = 0.08
+# Radius of the search around the present shift, in steps.
+NEAR = 1.0
 
 
 @dataclass
@@ -66,6 +72,12 @@ class State:
     def classes(self) -> int:
         return self.averages.shape[2]
 
+    @property
+    def confidence(self) -> Tensor:
+        """Probability of each image's class among those it was compared with last, ``(n,)``."""
+        posterior = torch.softmax(self.scores.double() + self.offsets.cpu(), dim=1)
+        return posterior.gather(1, self.poses.classes[:, :1])[:, 0]
+
 
 class Classifier:
     """Aligns and classifies images.
@@ -76,8 +88,6 @@ class Classifier:
         ``n`` of them.
     steps
         The schedule.
-    mirror
-        Whether an image and its mirror image may be in one class.
     reach
         Radius of the search for shifts around the box's centre, pixels.
     seed
@@ -87,9 +97,9 @@ class Classifier:
     """
 
     def __init__(
-        self, images: PolarImages, steps: list[Step], mirror: bool, reach: float, seed: int, device: torch.device
+        self, images: PolarImages, steps: list[Step], reach: float, seed: int, device: torch.device
     ):
-        self.images, self.steps, self.mirror, self.reach = images, steps, mirror, reach
+        self.images, self.steps, self.reach = images, steps, reach
         self.seed, self.device = seed, device
         self.elements = CPU_ELEMENTS if device.type == "cpu" else GPU_ELEMENTS
         self.power = images.power.sum(0).to(device)
@@ -125,46 +135,59 @@ class Classifier:
         if at != state.at:
             state = self._from_poses(state.step, state.poses, state.classes, at, state.spectra, state.history, state)
         following = self.steps[min(state.step + 1, len(self.steps) - 1)]
-        unit = SHIFT_CYCLES / (self.images.grid.step * at.rings) / step.fineness
+        unsure = not state.history or state.history[-1]["confidence"] < SURE
+        wide = step.search is Search.ALL or (step.search is Search.UNCERTAIN and unsure)
+        unit = (WIDE_CYCLES if wide else SHIFT_CYCLES) / (self.images.grid.step * at.rings) / step.fineness
         settings = PassSettings(
             search=at, sum=resolution(self.images, following.rings),
-            shifts=shift_grid(self.reach if step.wide else step.reach * unit, unit),
-            best=step.best, mirror=self.mirror, elements=self.elements,
+            shifts=shift_grid(self.reach if wide else NEAR * unit, unit),
+            best=step.best, mirror=step.mirror, elements=self.elements,
         )
         n = len(self.images)
-        centres = torch.zeros(n, 2) if step.wide else state.poses.shifts[:, 0]
+        centres = torch.zeros(n, 2) if wide else state.poses.shifts[:, 0]
         references = Averages(state.averages, state.denominators, state.spectra.noise, state.offsets)
         found = align(self.images, centres, state.poses, references, self._candidates(state, step.candidates), settings)
         spectra, averages, denominators = self._averages(found.sums, settings.sum, state.spectra)
-        offsets = balanced_offsets(found.scores, state.offsets.cpu()).to(self.device)
+        likelihood = float(found.poses.log_likelihood.double().mean())
+        offsets = state.offsets
+        if step.candidates != 1:
+            offsets = balanced_offsets(found.scores, offsets.cpu(), BALANCE * max(likelihood, 0)).to(self.device)
         record = {
             "pass": state.step + 1, "classes": state.classes, "rings": at.rings,
             "frequency": float(self.images.grid.radii[at.rings - 1]),
-            "log_likelihood": float(found.poses.log_likelihood.double().mean()),
+            "log_likelihood": likelihood,
             "confidence": float(found.poses.confidence.mean()),
             "changed": float((found.poses.classes[:, 0] != before).float().mean()),
         }
-        return State(state.step + 1, found.poses, averages, denominators, settings.sum, spectra, offsets, found.scores,
+        # A pass over the own class alone compares nothing: the last comparison stands.
+        scores = state.scores if step.candidates == 1 else found.scores
+        return State(state.step + 1, found.poses, averages, denominators, settings.sum, spectra, offsets, scores,
                      [*state.history, record])
 
     def _reshaped(self, state: State, step: Step) -> State:
         """Divide or replace classes, where the step asks for it."""
+        if self.steps[max(0, state.step - 1)].mirror and not step.mirror:
+            poses, origins = unfold_classes(state.poses, state.classes, step.classes)
+            return self._renumbered(state, state.at, poses, origins)
         grows = step.classes > state.classes
         if not grows and not step.replace:
             return state
         at = resolution(self.images, min(step.rings, DIVISION_RINGS))
         labels = state.poses.classes[:, 0]
         poses = state.poses.relabelled(labels)
-        state = self._from_poses(state.step, poses, state.classes, at, state.spectra, state.history, state)
-        found = divisions(self.images, poses, state.averages, state.spectra, at,
+        plain = self._from_poses(state.step, poses, state.classes, at, state.spectra, state.history, state)
+        found = divisions(self.images, poses, plain.averages, plain.spectra, at,
                           seeded_generator(self.seed, state.step + 1))
         if grows:
-            labels = divide_classes(labels, found, step.classes)
+            labels, origins = divide_classes(labels, found, step.classes)
         else:
-            labels = replace_classes(labels, state.scores, found, REPLACED)
-            if torch.equal(labels, poses.classes[:, 0]):
-                return state
-        return self._from_poses(state.step, poses.relabelled(labels), step.classes, at, state.spectra, state.history)
+            labels, origins = replace_classes(labels, state.scores, found, REPLACED)
+        return self._renumbered(state, at, poses.relabelled(labels), origins)
+
+    def _renumbered(self, state: State, at: Resolution, poses: Poses, origins: Tensor) -> State:
+        """A state with other classes, which inherit the scores and offsets of those they come from."""
+        old = replace(state, scores=state.scores[:, origins], offsets=state.offsets[origins.to(self.device)])
+        return self._from_poses(state.step, poses, len(origins), at, state.spectra, state.history, old)
 
     def _from_poses(
         self, step: int, poses: Poses, classes: int, at: Resolution, spectra: Spectra | None, history: list[dict],

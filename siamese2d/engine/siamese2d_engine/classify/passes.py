@@ -1,18 +1,19 @@
 """One pass over the images: search poses against the averages, and sum the aligned images for the next averages."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from siamese2d_engine.classify.averages import Sums
 from siamese2d_engine.classify.polar import Harmonics, PolarGrid
-from siamese2d_engine.classify.search import Poses, References, best_over_rotations, rotation_profile
+from siamese2d_engine.classify.search import (Poses, References, best_over_rotations, rotation_profile,
+                                              shift_before_rotation)
 
 # Poses with less of the posterior than this are left out of the sums.
-SMALLEST_WEIGHT = 3e-3
-# Poses with more of it than this are taken out of the average that their image is compared with.
-OWN_WEIGHT = 0.05
+SMALLEST_WEIGHT = 1e-2
+# Cells whose coarse log-likelihood is this much below the image's best are not looked at closely.
+HOPELESS = 12.0
 
 
 @dataclass
@@ -148,21 +149,35 @@ def align(
     device = averages.harmonics.device
     total = averages.harmonics.shape[2]
     comparison = _Comparison(images, present, averages, settings, device)
-    refs = References(averages.harmonics, comparison.ring_weights, comparison.harmonics)
     result = PassResult(
         Poses.empty(len(images), settings.best),
         Sums(total, settings.sum.count, settings.sum.rings, device),
         torch.full((len(images), total), -torch.inf),
     )
     for indices, classes in candidates:
-        part, numbers = refs.subset(classes.to(device)), classes.to(device)
+        numbers = classes.to(device)
+        matrices = comparison.references.matrices(numbers)
         per_image = 4 * len(settings.shifts) * len(classes) * settings.search.count
         for chunk in indices.split(max(1, settings.elements // per_image)):
-            poses, rotations, scores = comparison.poses(chunk, centres[chunk].to(device), part, numbers)
-            comparison.add(result.sums, chunk, poses, rotations)
+            poses, scores = comparison.align(chunk, centres[chunk].to(device), matrices, numbers, result.sums)
             result.poses.put(chunk, poses)
             result.scores[chunk[:, None], classes[None, :]] = scores.cpu()
     return result
+
+
+@dataclass
+class _Cells:
+    """Likely combinations of shift, class and mirror: ``x`` of them, a few for each image of a chunk.
+
+    ``image`` is the position in the chunk, ``slot`` the rank among the image's cells, ``shift`` the index of the shift,
+    ``column`` that of the class among those compared with.
+    """
+
+    image: Tensor
+    slot: Tensor
+    shift: Tensor
+    column: Tensor
+    flip: Tensor
 
 
 class _Comparison:
@@ -180,111 +195,127 @@ class _Comparison:
         self.scale = self.ring_weights * self.harmonics.multiplicity[:, None]
         self.shifts = settings.shifts.to(device)
         self.search_grid, self.sum_grid = search.grid(images.grid), settings.sum.grid(images.grid)
-        self.shift_ramps = self.search_grid.ramps(self.shifts)
-        # Twice as fine as the search: the highest harmonic's peak is then met within 8 %, the usual ones' within 2 %.
-        rotations = 4 * self.harmonics.half_angles
+        self.references = References(averages.harmonics, self.shifts, self.ring_weights, self.harmonics, self.search_grid)
+        # Finer than the search, so that peaks are met within a few per cent.
+        rotations = 4 * self.harmonics.rotations
         self.psi = 2 * torch.pi * torch.arange(rotations, device=device) / rotations
         self.profile_matrix = self.harmonics.rotation_matrix(self.psi)
         self.sum_matrix = self.sum_harmonics.rotation_matrix(self.psi).conj()
 
-    def poses(self, chunk: Tensor, centres: Tensor, refs: References, numbers: Tensor) -> tuple[Poses, Tensor, Tensor]:
-        """The best poses of a chunk of images, the means of ``exp(-i m psi)`` over each, and the scores by class."""
-        samples = self.settings.search.of(self.images.samples[chunk]).to(self.device)
+    def align(
+        self, chunk: Tensor, centres: Tensor, matrices: tuple[list[Tensor], list[Tensor]], numbers: Tensor, sums: Sums
+    ) -> tuple[Poses, Tensor]:
+        """The best poses of a chunk of images, which are added to the sums, and the scores by class."""
+        samples = self.settings.search.of(self.images.samples[chunk]).to(self.device) * self.search_grid.ramps(centres)
         ctf2 = self.images.ctf2[chunk, :self.settings.search.rings].to(self.device)
-        shifted = (samples * self.search_grid.ramps(centres))[:, None] * self.shift_ramps
-        parts = self.harmonics.analyse(shifted)
-        flat = tuple(part.view(len(part), -1, part.shape[-1]) for part in parts)
-        scores = best_over_rotations(flat, refs, self.harmonics, self.settings.mirror)
+        parts = self.harmonics.analyse(samples)
+        scores = best_over_rotations(parts, matrices, self.harmonics, self.settings.mirror)
         scores = scores.view(len(chunk), len(self.shifts), len(numbers), -1)
         offsets = self.averages.offsets[numbers]
-        scores = scores + (offsets - 0.5 * ctf2 @ refs.power.T)[:, None, :, None]
+        scores = scores + (offsets - 0.5 * ctf2 @ self.references.power[numbers].T)[:, None, :, None]
         by_class = scores.amax((1, 3)) - offsets
-        shift, local, flip = _best_cells(scores, self.settings.best)
-        profile, own_best = self._profiles(chunk, samples, ctf2, parts, refs, numbers, shift, local, flip)
-        by_class = self._without_own_part(chunk, by_class, own_best, numbers)
-        weights, rotations, psi, score, total = self._posterior(profile + offsets[local][..., None])
-        order = weights.argsort(dim=1, descending=True, stable=True)
-        pick = lambda values: values.gather(1, order)
-        poses = Poses(
-            classes=numbers[pick(local)], flips=pick(flip) == 1, psi=pick(psi),
-            shifts=self.shifts[pick(shift)] + centres[:, None], weights=pick(weights),
-            log_likelihood=score + torch.log(total) - offsets[pick(local)[:, 0]],
-        )
-        rotations = rotations.gather(1, order[..., None].expand(-1, -1, rotations.shape[-1]))
-        return poses.padded(self.settings.best), rotations, by_class
 
-    def _profiles(self, chunk, samples, ctf2, parts, refs, numbers, shift, local, flip) -> tuple[Tensor, Tensor]:
-        """Log-likelihoods of single cells at all rotations ``(n, T, rotations)``, and of these the own class's best.
+        cells = _likely_cells(scores, self.settings.best)
+        images = self.harmonics.join(*parts).permute(1, 0, 2)
+        profile, own = self._profiles(chunk, images, ctf2, cells, numbers)
+        by_class = self._with_own_scores(by_class, cells, own, profile)
+        profile = profile + offsets[cells.column][:, None]
+        return self._add_posterior(chunk, centres, cells, numbers, profile, offsets, sums), by_class
+
+    def _profiles(
+        self, chunk: Tensor, images: Tensor, ctf2: Tensor, cells: _Cells, numbers: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Log-likelihoods of the cells at all rotations ``(x, rotations)``, and which are of the image's own class.
 
         An image is compared with the average of its own class without itself: its own noise, found again in the average,
         would hold it where it is.
         """
-        image = torch.arange(len(shift), device=self.device)[:, None].expand_as(shift)
-        chosen = self.harmonics.join(*(part[:, image, shift] for part in parts)).permute(1, 2, 0, 3)
-        reference, power = refs.by_class[local], refs.power[local]
-        own_classes = self.present.classes[chunk, 0].to(self.device)
-        mine = numbers[local] == own_classes[:, None]
-        row, slot = mine.nonzero(as_tuple=True)
-        own, remaining = self._own_part(chunk, samples, ctf2)
-        # (A - p Y / D) D / (D - p CTF^2) is the average of the others.
-        others = (reference[row, slot] - own[row] * self.scale) * remaining[row, None]
-        reference[row, slot] = others
-        power[row, slot] = (torch.view_as_real(others).square().sum(-1) / self.scale).sum(1)
-        reference = torch.where((flip == 1)[..., None, None], reference.conj(), reference)
-        profile = rotation_profile(chosen.flatten(0, 1), reference.flatten(0, 1), self.profile_matrix)
-        profile = profile.view(*shift.shape, -1) - 0.5 * (ctf2[:, None] * power).sum(-1)[..., None]
-        return profile, torch.where(mine, profile.amax(-1), -torch.inf).amax(1)
+        classes = numbers[cells.column]
+        reference, power = self.references.by_shift[cells.shift, classes], self.references.power[classes]
+        index = chunk.to(self.device)[cells.image]
+        own = (classes == self.present.classes[chunk, 0].to(self.device)[cells.image]).nonzero()[:, 0]
+        if len(own):
+            part, remaining = self._own_part(index[own].cpu(), ctf2[cells.image[own]], self.shifts[cells.shift[own]])
+            # (A - p Y / D) D / (D - p CTF^2) is the average of the others.
+            others = (reference[own] - part * self.scale) * remaining[:, None]
+            reference[own] = others
+            power[own] = (torch.view_as_real(others).square().sum(-1) / self.scale).sum(1)
+        reference = torch.where(cells.flip[:, None, None], reference.conj(), reference)
+        profile = rotation_profile(images[cells.image], reference, self.profile_matrix)
+        return profile - 0.5 * (ctf2[cells.image] * power).sum(-1)[:, None], own
 
-    def _own_part(self, chunk: Tensor, samples: Tensor, ctf2: Tensor) -> tuple[Tensor, Tensor]:
-        """Each image's part of its class's average ``(n, count, rings)``, and what to multiply the rest by ``(n, rings)``."""
-        present = self.present
-        weights = torch.where(present.classes[chunk] == present.classes[chunk, :1], present.weights[chunk], 0)
-        own = torch.zeros(len(chunk), self.harmonics.count, ctf2.shape[1], dtype=torch.complex64, device=self.device)
-        for slot in range(weights.shape[1]):
-            rows = (weights[:, slot] > OWN_WEIGHT).nonzero()[:, 0]
-            if len(rows):
-                moved = aligned_harmonics(self.images, chunk[rows], present, slot, self.settings.search, self.harmonics)
-                own[rows.to(self.device)] += moved * weights[rows, slot].to(self.device)[:, None, None]
-        weight = torch.where(weights > OWN_WEIGHT, weights, 0).sum(1).to(self.device)
-        denominator = self.averages.denominators[present.classes[chunk, 0].to(self.device)]
-        remaining = denominator / (denominator - weight[:, None] * ctf2).clamp_min(1e-3 * denominator)
-        return own / denominator[:, None], remaining
-
-    def _without_own_part(self, chunk: Tensor, by_class: Tensor, best: Tensor, numbers: Tensor) -> Tensor:
+    def _with_own_scores(self, by_class: Tensor, cells: _Cells, own: Tensor, profile: Tensor) -> Tensor:
         """Scores by class where the own class's is the one of its average without the image."""
-        own_classes = self.present.classes[chunk, 0].to(self.device)
-        mine = (numbers == own_classes[:, None]) & torch.isfinite(best)[:, None]
-        return torch.where(mine, best[:, None], by_class)
+        peaks = by_class.new_full((len(by_class), self.settings.best), -torch.inf)
+        peaks[cells.image[own], cells.slot[own]] = profile[own].amax(1)
+        result = by_class.clone()
+        result[cells.image[own], cells.column[own]] = peaks.amax(1)[cells.image[own]]
+        return result
 
-    def _posterior(self, profile: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        """Weights ``(n, T)``, means of ``exp(-i m psi)`` ``(n, T, count)``, best psi, best score and mean odds."""
-        best, peak = profile.max(-1)
-        highest = best.amax(1)
-        odds = torch.exp(profile - highest[:, None, None])
-        total = odds.sum((1, 2))
-        posterior = odds / total[:, None, None]
-        rotations = posterior.to(torch.complex64).flatten(0, 1) @ self.sum_matrix
+    def _own_part(self, index: Tensor, ctf2: Tensor, shifts: Tensor) -> tuple[Tensor, Tensor]:
+        """The images' parts in their classes' averages moved by ``-shifts``, and what to multiply the rest by.
+
+        Only the best pose counts. ``(x, count, rings)`` and ``(x, rings)``.
+        """
+        pose = self.present.single(index, 0, self.device)
+        moved = replace(pose, shifts=pose.shifts - shift_before_rotation(shifts[:, None], pose.psi, pose.flips))
+        own = aligned_harmonics(self.images, index, moved, self.settings.search, self.harmonics)
+        denominator = self.averages.denominators[pose.classes[:, 0]]
+        remaining = denominator / (denominator - pose.weights * ctf2).clamp_min(1e-3 * denominator)
+        return own * (pose.weights / denominator)[:, None], remaining
+
+    def _add_posterior(
+        self, chunk: Tensor, centres: Tensor, cells: _Cells, numbers: Tensor, profile: Tensor, offsets: Tensor,
+        sums: Sums,
+    ) -> Poses:
+        """Poses from the cells' log-likelihoods; each rotation is added to the sums with its probability."""
+        shape = len(chunk), self.settings.best
+
+        def by_image(values: Tensor, empty: float | int | bool) -> Tensor:
+            table = values.new_full((*shape, *values.shape[1:]), empty)
+            table[cells.image, cells.slot] = values
+            return table
+
+        best, peak = profile.max(1)
+        highest = by_image(best, -torch.inf).amax(1)
+        odds = torch.exp(profile - highest[cells.image, None])
+        total = by_image(odds.sum(1), 0).sum(1)
+        odds = odds / total[cells.image, None]
+        weights = odds.sum(1)
         psi = _refined_peak(profile, peak, self.psi)
-        return posterior.sum(-1), rotations.view(*peak.shape, -1), psi, highest, total / profile.shape[-1]
+        shifts = shift_before_rotation(self.shifts[cells.shift], psi, cells.flip) + centres[cells.image]
+        classes = numbers[cells.column]
 
-    def add(self, sums: Sums, chunk: Tensor, poses: Poses, rotations: Tensor) -> None:
-        """Add a chunk's poses to the sums, each rotation with its probability."""
-        image, slot = (poses.weights > SMALLEST_WEIGHT).nonzero(as_tuple=True)
+        heavy = (weights > SMALLEST_WEIGHT).nonzero()[:, 0]
+        self._add(sums, chunk, cells.image[heavy], classes[heavy], cells.flip[heavy], shifts[heavy], weights[heavy],
+                  odds[heavy])
+        table = by_image(weights, 0)
+        order = table.argsort(dim=1, descending=True, stable=True)
+        pick = lambda values, empty: by_image(values, empty).gather(1, order)
+        moved = by_image(shifts, 0).gather(1, order[..., None].expand(-1, -1, 2))
+        offset = pick(offsets[cells.column], 0)[:, 0]
+        return Poses(pick(classes, 0), pick(cells.flip, False), pick(psi, 0), moved, table.gather(1, order),
+                     highest + torch.log(total / profile.shape[1]) - offset)
+
+    def _add(
+        self, sums: Sums, chunk: Tensor, image: Tensor, classes: Tensor, flips: Tensor, shifts: Tensor, weights: Tensor,
+        odds: Tensor,
+    ) -> None:
         index = chunk.to(self.device)[image]
-        samples = self.settings.sum.of(self.images.samples[chunk].to(self.device))[image]
-        samples = samples * self.sum_grid.ramps(poses.shifts[image, slot])
+        samples = self.settings.sum.of(self.images.samples[index.cpu()]).to(self.device) * self.sum_grid.ramps(shifts)
         harmonics = self.sum_harmonics.join(*self.sum_harmonics.analyse(samples)).permute(1, 0, 2)
+        turns = torch.complex(odds @ self.sum_matrix.real, odds @ self.sum_matrix.imag)
         ctf2 = self.images.ctf2[chunk, :self.settings.sum.rings].to(self.device)[image]
-        sums.add(index % 2, poses.classes[image, slot], poses.flips[image, slot], poses.weights[image, slot],
-                 harmonics * rotations[image, slot][..., None], ctf2)
+        sums.add(index % 2, classes, flips, weights, harmonics * turns[..., None], ctf2)
 
 
-def _best_cells(scores: Tensor, best: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Indices of shift, class and mirror ``(n, T)`` of the highest of ``scores`` ``(n, shifts, classes, mirrors)``."""
-    _, _, classes, mirrors = scores.shape
-    flat = scores.flatten(1)
-    top = flat.topk(min(best, flat.shape[1]), dim=1).indices
-    return top // (mirrors * classes), top // mirrors % classes, top % mirrors
+def _likely_cells(scores: Tensor, best: int) -> _Cells:
+    """Of each image, the `best` highest of ``scores`` ``(n, shifts, classes, mirrors)`` that are not hopeless."""
+    n, shifts, classes, mirrors = scores.shape
+    values, top = scores.flatten(1).topk(min(best, shifts * classes * mirrors), dim=1)
+    image, slot = (values > values[:, :1] - HOPELESS).nonzero(as_tuple=True)
+    cell = top[image, slot]
+    return _Cells(image, slot, cell // (mirrors * classes), cell // mirrors % classes, cell % mirrors == 1)
 
 
 def _refined_peak(profile: Tensor, peak: Tensor, psi: Tensor) -> Tensor:
@@ -305,23 +336,30 @@ def sum_poses(
     for chunk in torch.arange(len(images)).split(max(1, elements // (8 * resolution.count * resolution.rings))):
         image, slot = (poses.weights[chunk] > SMALLEST_WEIGHT).nonzero(as_tuple=True)
         index = chunk[image]
-        weights = poses.weights[index, slot].to(device)
-        aligned = aligned_harmonics(images, index, poses, slot, resolution, harmonics, mirrored=False)
-        sums.add((index % 2).to(device), poses.classes[index, slot].to(device), poses.flips[index, slot].to(device),
-                 weights, aligned * weights[:, None, None], images.ctf2[index, :resolution.rings].to(device))
+        pose = poses.single(index, slot, device)
+        aligned = aligned_harmonics(images, index, pose, resolution, harmonics, mirrored=False)
+        sums.add((index % 2).to(device), pose.classes[:, 0], pose.flips[:, 0], pose.weights[:, 0],
+                 aligned * pose.weights[..., None], images.ctf2[index, :resolution.rings].to(device))
     return sums
 
 
 def aligned_harmonics(
-    images: PolarImages, index: Tensor, poses: Poses, slot: Tensor | int, resolution: Resolution,
-    harmonics: Harmonics, mirrored: bool = True,
+    images: PolarImages, index: Tensor, pose: Poses, resolution: Resolution, harmonics: Harmonics, mirrored: bool = True
 ) -> Tensor:
-    """Harmonics ``(x, count, rings)`` of images moved into their class's frame by their pose number `slot`."""
+    """Harmonics ``(x, count, rings)`` of images moved into their classes' frames.
+
+    Parameters
+    ----------
+    index
+        Of the images, ``(x,)``.
+    pose
+        One of each, ``(x, 1)``, on the device of the harmonics.
+    mirrored
+        Mirror where the pose says so.
+    """
     device = harmonics.orders.device
     grid = resolution.grid(images.grid)
-    samples = resolution.of(images.samples[index]).to(device) * grid.ramps(poses.shifts[index, slot].to(device))
-    turn = harmonics.rotation_matrix(poses.psi[index, slot].to(device)).conj()
+    samples = resolution.of(images.samples[index]).to(device) * grid.ramps(pose.shifts[:, 0])
+    turn = harmonics.rotation_matrix(pose.psi[:, 0]).conj()
     result = harmonics.join(*harmonics.analyse(samples)).permute(1, 0, 2) * turn[:, :, None]
-    if not mirrored:
-        return result
-    return torch.where(poses.flips[index, slot].to(device)[:, None, None], result.conj(), result)
+    return torch.where(pose.flips[..., None], result.conj(), result) if mirrored else result

@@ -128,14 +128,28 @@ class Harmonics:
         (er, ei), (dr, di) = even.chunk(2), odd.chunk(2)
         return torch.complex(torch.cat([er, dr]), torch.cat([ei, di]))
 
+    def synthesise(self, harmonics: Tensor) -> Tensor:
+        """Samples ``(K, rings, half_angles)`` complex64 of harmonics ``(count, rings, K)``: `analyse` undone."""
+        weighted = (harmonics * self.multiplicity[:, None, None]).permute(2, 1, 0)
+        turns = self.rotation_matrix(torch.pi / self.half_angles * torch.arange(self.half_angles, device=self.orders.device))
+        # c_m exp(imt) and its partner at -m add up to a real number for even m and to an imaginary one for odd m.
+        even = (weighted[..., :self.n_even] @ turns[:, :self.n_even].T).real
+        odd = (weighted[..., self.n_even:] @ turns[:, self.n_even:].T).imag
+        return torch.complex(even.contiguous(), odd.contiguous())
+
+    @property
+    def rotations(self) -> int:
+        """Rotations from 0 to pi that a search tries: a quarter more than the highest order needs."""
+        return int(np.ceil(1.25 * self.count))
+
     @cached_property
     def half_turn(self) -> tuple[Tensor, Tensor]:
-        """For the even and the odd orders ``[cos(m psi), sin(m psi)]`` at `half_angles` rotations from 0 to pi.
+        """For the even and the odd orders ``[cos(m psi), sin(m psi)]`` at `rotations` angles from 0 to pi.
 
-        Each is ``(half_angles, 2 * orders)``.
+        Each is ``(rotations, 2 * orders)``.
         """
-        step = torch.pi / self.half_angles
-        matrix = self.rotation_matrix(step * torch.arange(self.half_angles, device=self.orders.device))
+        step = torch.pi / self.rotations
+        matrix = self.rotation_matrix(step * torch.arange(self.rotations, device=self.orders.device))
         even, odd = matrix[:, :self.n_even], matrix[:, self.n_even:]
         return torch.cat([even.real, even.imag], dim=1), torch.cat([odd.real, odd.imag], dim=1)
 

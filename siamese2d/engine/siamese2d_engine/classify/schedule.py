@@ -4,11 +4,25 @@ Starting with all classes at once gets stuck: most then describe mixtures of vie
 images fall into place first; each division then starts from aligned members.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from enum import Enum
 
 # Cycles between the search's shifts on its last ring: half of that away, the correlation is still close to its peak.
 SHIFT_CYCLES = 0.25
+# The same where all shifts are searched, to find the right place rather than the exact one.
+WIDE_CYCLES = 0.33
+# From this number of classes on, an image is compared with the likely ones only.
 MANY_CLASSES = 20
+# With fewer classes, an image and its mirror image are never kept together to be told apart later.
+FEW_CLASSES = 4
+
+
+class Search(Enum):
+    """Which shifts a pass tries: those around each image's present one, all while poses are uncertain, or all."""
+
+    NEAR = "near"
+    UNCERTAIN = "uncertain"
+    ALL = "all"
 
 
 @dataclass(frozen=True)
@@ -21,10 +35,10 @@ class Step:
         Number of classes; where it grows, classes are divided before the pass.
     rings
         Rings compared.
-    wide
-        Search all shifts, rather than around each image's present one.
-    reach
-        Radius of the search around the present shift, in steps.
+    mirror
+        Keep an image and its mirror image in one class; where it ends, each class becomes two.
+    search
+        Shifts tried.
     fineness
         The step of the shifts is divided by this.
     candidates
@@ -37,8 +51,8 @@ class Step:
 
     classes: int
     rings: int
-    wide: bool = False
-    reach: float = 1.0
+    mirror: bool
+    search: Search = Search.NEAR
     fineness: float = 1.0
     candidates: int = 0
     replace: bool = False
@@ -53,32 +67,31 @@ class Recipe:
     ----------
     first_classes
         Classes to begin with, about.
-    coarse, middle, last
-        Rings of the first passes, of those after the classes are complete, and of the last ones.
-    wide, start, grow, settle, finish
-        Passes: with the first classes over all shifts, and around the present ones; after each division, at the middle rings, and at the last rings.
+    coarse, last
+        Rings until the classes are complete, and of the last passes.
+    start, grow, finish
+        Passes with the first classes, after each division, and at the last rings.
     replacements
-        How often classes are replaced at each number of classes.
+        How often classes are replaced after the classes are complete.
     candidates
         Classes compared with each image once there are many.
     """
 
     first_classes: int = 7
     coarse: int = 10
-    middle: int = 10
     last: int = 16
-    wide: int = 12
-    start: int = 0
-    grow: int = 4
-    settle: int = 3
-    finish: int = 3
-    replacements: int = 1
+    start: int = 6
+    grow: int = 3
+    finish: int = 2
+    replacements: int = 3
     candidates: int = 12
-    gw: int = 0
 
 
-def schedule(classes: int, rings: int, recipe: Recipe) -> list[Step]:
+def schedule(classes: int, rings: int, mirror: bool, recipe: Recipe) -> list[Step]:
     """Steps for a number of classes.
+
+    Where mirror images are to be kept apart, they are told apart late: half as many classes of both come first, so that
+    twice as many images find each average.
 
     Parameters
     ----------
@@ -86,23 +99,34 @@ def schedule(classes: int, rings: int, recipe: Recipe) -> list[Step]:
         Wanted in the end.
     rings
         That the data have.
+    mirror
+        Whether an image and its mirror image belong together in the end.
     recipe
         See `Recipe`.
     """
-    coarse, middle, last = (min(r, rings) for r in (recipe.coarse, recipe.middle, recipe.last))
-    numbers = growth(classes, recipe.first_classes)
-    steps = [Step(numbers[0], coarse, wide=True)] * recipe.wide + [Step(numbers[0], coarse)] * recipe.start
-    for position, number in enumerate(numbers):
-        few = recipe.candidates if number > MANY_CLASSES else 0
-        if position:
-            steps += [Step(number, coarse, wide=recipe.gw>0)] + [Step(number, coarse, candidates=few,wide=recipe.gw>1)] * (recipe.grow - 1)
-        if number > 2:
-            steps += ([Step(number, coarse, replace=True,wide=recipe.gw>0)] + [Step(number, coarse, candidates=few)]) * recipe.replacements
-    few = min(recipe.candidates, classes - 1)
-    steps += [Step(classes, middle, candidates=few)] * recipe.settle
-    steps += [Step(classes, last, candidates=few)] * recipe.finish
-    steps += [Step(classes, last, fineness=f, reach=1.5, candidates=1) for f in (2, 4)]
-    return steps
+    folded = mirror or classes >= FEW_CLASSES
+    complete = classes if mirror or not folded else (classes + 1) // 2
+    coarse, last = min(recipe.coarse, rings), min(recipe.last, rings)
+    numbers = growth(complete, recipe.first_classes)
+    steps = [Step(numbers[0], coarse, folded, Search.ALL)] * recipe.start
+    for number in numbers:
+        step = Step(number, coarse, folded, Search.UNCERTAIN, candidates=_few(number, recipe))
+        renewed = [replace(step, replace=True), step] if number > 2 else []
+        if number == numbers[0]:
+            steps += renewed
+        else:
+            # Images that fell into a wrong place while there were few classes find out of it by a search of everything.
+            steps += [step] * recipe.grow + renewed + [replace(step, search=Search.ALL, candidates=0), step]
+    steps += renewed * recipe.replacements
+    few = _few(classes, recipe)
+    if folded and not mirror:
+        steps += [Step(classes, coarse, False, candidates=few)] * recipe.grow
+    steps += [Step(classes, last, mirror, candidates=few)] * recipe.finish
+    return steps + [Step(classes, last, mirror, fineness=fineness, candidates=1) for fineness in (2, 4)]
+
+
+def _few(classes: int, recipe: Recipe) -> int:
+    return recipe.candidates if classes > MANY_CLASSES else 0
 
 
 def growth(classes: int, first: int) -> list[int]:

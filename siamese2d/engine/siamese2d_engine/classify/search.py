@@ -16,46 +16,59 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from siamese2d_engine.classify.polar import Harmonics
+from siamese2d_engine.classify.polar import Harmonics, PolarGrid
 
 
 class References:
-    """Averages prepared for the comparison: the weights of rings and harmonics are multiplied in.
+    """Averages in all positions tried, with the weights of rings and harmonics multiplied in.
+
+    Moving the few averages instead of the many images leaves one analysis for each image. An average moved by ``-s``
+    stands for the image moved by ``s`` after its rotation.
 
     Parameters
     ----------
     averages
         Harmonics ``(count, rings, K)`` complex64, even orders first.
+    shifts
+        ``(s, 2)`` pixels.
     weights
         ``w_q`` for each ring, ``(rings,)``.
-    harmonics
-        The grid's harmonics.
+    harmonics, grid
+        Of the averages.
     """
 
-    def __init__(self, averages: Tensor, weights: Tensor, harmonics: Harmonics):
-        weighted = averages * (weights[None, :, None] * harmonics.multiplicity[:, None, None])
-        parts = weighted[:harmonics.n_even], weighted[harmonics.n_even:]
-        # Re sum_m exp(i m psi) conj(Y) A = direct + crossed, with
-        #   direct  = sum_m cos(m psi) [re re'] + sin(m psi) [im re'],
-        #   crossed = sum_m cos(m psi) [im im'] - sin(m psi) [re im'].
-        # Mirroring A conjugates it, which changes the sign of `crossed` alone.
-        self.direct = [torch.cat([part.real, part.real]).contiguous() for part in parts]
-        self.crossed = [torch.cat([part.imag, -part.imag]).contiguous() for part in parts]
-        # (K, count, rings), to be gathered by class for single poses
-        self.by_class = weighted.permute(2, 0, 1).contiguous()
+    def __init__(self, averages: Tensor, shifts: Tensor, weights: Tensor, harmonics: Harmonics, grid: PolarGrid):
+        samples = harmonics.synthesise(averages) * grid.ramps(-shifts)[:, None]
+        moved = harmonics.join(*harmonics.analyse(samples))
+        scale = weights[:, None] * harmonics.multiplicity
+        # (s, K, count, rings), to be gathered for single poses
+        self.by_shift = moved.permute(1, 2, 0, 3) * scale.T
         self.power = (averages.abs() ** 2 * harmonics.multiplicity[:, None, None]).sum(0).T * weights
+        self._n_even = harmonics.n_even
 
-    def subset(self, classes: Tensor) -> "References":
-        """Only some classes, in the order given."""
-        part = object.__new__(References)
-        part.direct = [array[:, :, classes].contiguous() for array in self.direct]
-        part.crossed = [array[:, :, classes].contiguous() for array in self.crossed]
-        part.by_class, part.power = self.by_class[classes], self.power[classes]
-        return part
+    @property
+    def shifts(self) -> int:
+        return self.by_shift.shape[0]
+
+    def matrices(self, classes: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+        """Factors of the correlation with some classes, for even and odd orders each ``(2 * orders, rings, s * K)``.
+
+        Re sum_m exp(i m psi) conj(Y) A = direct + crossed, with
+
+            direct  = sum_m cos(m psi) [re re'] + sin(m psi) [im re'],
+            crossed = sum_m cos(m psi) [im im'] - sin(m psi) [re im'].
+
+        Mirroring A conjugates it, which changes the sign of `crossed` alone.
+        """
+        chosen = self.by_shift[:, classes].permute(2, 3, 0, 1).flatten(2)
+        parts = chosen[:self._n_even], chosen[self._n_even:]
+        direct = [torch.cat([part.real, part.real]) for part in parts]
+        crossed = [torch.cat([part.imag, -part.imag]) for part in parts]
+        return direct, crossed
 
 
 def best_over_rotations(
-    parts: tuple[Tensor, Tensor], refs: References, harmonics: Harmonics, mirror: bool
+    parts: tuple[Tensor, Tensor], matrices: tuple[list[Tensor], list[Tensor]], harmonics: Harmonics, mirror: bool
 ) -> Tensor:
     """Largest correlation over all rotations.
 
@@ -63,34 +76,28 @@ def best_over_rotations(
     ----------
     parts
         Harmonics of ``n`` images as `Harmonics.analyse` gives them, each ``(2 * orders, n, rings)``.
-    refs
-        ``K`` references.
+    matrices
+        Of ``x`` references, see `References.matrices`.
     mirror
         Also compare with the references' mirror images.
 
     Returns
     -------
     Tensor
-        ``(n, K, 2)`` with the mirror last, or ``(n, K, 1)`` without.
+        ``(n, x, 2)`` with the mirror last, or ``(n, x, 1)`` without.
     """
-    n, classes = parts[0].shape[1], refs.power.shape[0]
-    series = [[], []]
-    for images, direct, crossed, matrix in zip(parts, refs.direct, refs.crossed, harmonics.half_turn):
-        swapped = torch.cat([images[len(images) // 2:], images[:len(images) // 2]])
-        first = torch.bmm(images, direct)
-        if mirror:
-            series[1].append(matrix @ torch.bmm(swapped, crossed).view(len(images), -1))
-        else:
-            first.baddbmm_(swapped, crossed)
-        series[0].append(matrix @ first.view(len(images), -1))
-    # psi and psi + pi differ in the sign of the odd harmonics, so |odd| covers both.
-    even, odd = series[0]
-    if not mirror:
-        return (odd.abs_().add_(even)).amax(0).view(n, classes, 1)
-    crossed_even, crossed_odd = series[1]
-    plain = (odd + crossed_odd).abs_().add_(even).add_(crossed_even).amax(0)
-    flipped = odd.sub_(crossed_odd).abs_().add_(even).sub_(crossed_even).amax(0)
-    return torch.stack([plain, flipped], dim=-1).view(n, classes, 2)
+    n, count = parts[0].shape[1], matrices[0][0].shape[2]
+    peaks = []
+    for sign in (1, -1) if mirror else (1,):
+        series = []
+        for images, direct, crossed, matrix in zip(parts, *matrices, harmonics.half_turn):
+            swapped = torch.cat([images[len(images) // 2:], images[:len(images) // 2]])
+            product = torch.baddbmm(torch.bmm(images, direct), swapped, crossed, alpha=sign)
+            series.append(matrix @ product.view(len(images), -1))
+        # psi and psi + pi differ in the sign of the odd harmonics, so |odd| covers both.
+        even, odd = series
+        peaks.append(odd.abs_().add_(even).amax(0).view(n, count))
+    return torch.stack(peaks, dim=-1)
 
 
 def rotation_profile(images: Tensor, references: Tensor, rotation_matrix: Tensor) -> Tensor:
@@ -99,14 +106,14 @@ def rotation_profile(images: Tensor, references: Tensor, rotation_matrix: Tensor
     Parameters
     ----------
     images, references
-        Harmonics ``(x, count, rings)`` complex64; the references weighted.
+        Harmonics ``(..., count, rings)`` complex64; the references weighted.
     rotation_matrix
         ``exp(i m psi)``, ``(rotations, count)``.
 
     Returns
     -------
     Tensor
-        ``(x, rotations)``.
+        ``(..., rotations)``.
     """
     series = (images.conj() * references).sum(-1)
     return series.real @ rotation_matrix.real.T - series.imag @ rotation_matrix.imag.T
@@ -143,20 +150,18 @@ class Poses:
         return Poses(torch.zeros(n, best, dtype=torch.long), torch.zeros(n, best, dtype=torch.bool),
                      torch.zeros(n, best), torch.zeros(n, best, 2), torch.zeros(n, best), torch.zeros(n))
 
+    def single(self, indices: Tensor, slot: Tensor | int, device: torch.device | str) -> "Poses":
+        """One pose of each of some images, number `slot`, as ``(x, 1)`` on a device."""
+        chosen = {name: value[indices, slot][:, None] for name, value in vars(self).items() if name != "log_likelihood"}
+        return Poses(**chosen, log_likelihood=self.log_likelihood[indices]).to(device)
+
+    def to(self, device: torch.device | str) -> "Poses":
+        return Poses(*(value.to(device) for value in vars(self).values()))
+
     def put(self, indices: Tensor, part: "Poses") -> None:
         """Write the poses of some images."""
         for name, value in vars(self).items():
             value[indices] = getattr(part, name).to(value.device)
-
-    def padded(self, best: int) -> "Poses":
-        """With `best` poses for each image: where there are fewer, the last is repeated with weight 0."""
-        missing = best - self.classes.shape[1]
-        if missing <= 0:
-            return self
-        repeat = lambda value: torch.cat([value, value[:, -1:].expand(-1, missing, *value.shape[2:])], dim=1)
-        weights = torch.nn.functional.pad(self.weights, (0, missing))
-        return Poses(repeat(self.classes), repeat(self.flips), repeat(self.psi), repeat(self.shifts), weights,
-                     self.log_likelihood)
 
     def relabelled(self, classes: Tensor) -> "Poses":
         """The best pose of each image alone, with other classes ``(n,)``."""
@@ -167,6 +172,13 @@ class Poses:
     def confidence(self) -> Tensor:
         """Posterior probability of the best pose's class, ``(n,)``."""
         return (self.weights * (self.classes == self.classes[:, :1])).sum(1).clamp(0, 1)
+
+
+def shift_before_rotation(shifts: Tensor, psi: Tensor, flips: Tensor) -> Tensor:
+    """Shifts ``(..., 2)`` of an average turned into those of the image before its rotation by `psi` and its mirroring."""
+    x, y = torch.where(flips, -shifts[..., 0], shifts[..., 0]), shifts[..., 1]
+    cos, sin = torch.cos(psi), torch.sin(psi)
+    return torch.stack([cos * x + sin * y, cos * y - sin * x], dim=-1)
 
 
 def shift_grid(reach: float, step: float) -> Tensor:

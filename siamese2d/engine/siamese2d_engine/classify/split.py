@@ -15,6 +15,8 @@ from siamese2d_engine.classify.search import Poses
 
 SMALLEST_CLASS = 4
 POWER_ITERATIONS = 20
+# Of a division, by comparing each member with the two averages.
+REFINEMENTS = 5
 # A single image's loss counts up to this, so that a few odd ones do not keep a class alive.
 LARGEST_LOSS = 50.0
 
@@ -65,20 +67,44 @@ def divisions(
         members = (labels == number).nonzero()[:, 0]
         if len(members) < SMALLEST_CLASS:
             continue
-        aligned = aligned_harmonics(images, members, poses, 0, resolution, harmonics)
+        aligned = aligned_harmonics(images, members, poses.single(members, 0, averages.device), resolution, harmonics)
         ctf2 = images.ctf2[members, :resolution.rings].to(averages.device)
         residual = torch.view_as_real((aligned - ctf2[:, None] * averages[:, :, number]) * scale).flatten(1)
         start = torch.randn(residual.shape[1], generator=generator).to(residual)
+        parts = Halves(aligned * scale, ctf2, ratio)
         upper = upper_half(first_component(residual, start))
+        for _ in range(REFINEMENTS):
+            upper = parts.refined(upper)
         result.upper[members] = upper.cpu()
-
-        def likelihood(chosen: Tensor) -> Tensor:
-            power = ((aligned[chosen].sum(0) * scale).abs() ** 2).sum(0)
-            return 0.5 * (power / (ctf2[chosen].sum(0) + ratio)).sum()
-
-        gain = likelihood(upper) + likelihood(~upper) - likelihood(torch.ones_like(upper))
+        gain = parts.likelihood(upper) + parts.likelihood(~upper) - parts.likelihood(torch.ones_like(upper))
         result.gains[number] = gain.cpu()
     return result
+
+
+class Halves:
+    """The members of one class, to be divided into two: ``(n, count, rings)`` weighted harmonics and their CTF^2."""
+
+    def __init__(self, aligned: Tensor, ctf2: Tensor, ratio: Tensor):
+        self.aligned, self.ctf2, self.ratio = aligned, ctf2, ratio
+
+    def likelihood(self, chosen: Tensor) -> Tensor:
+        """What the average of the chosen members explains of them."""
+        power = (self.aligned[chosen].sum(0).abs() ** 2).sum(0)
+        return 0.5 * (power / (self.ctf2[chosen].sum(0) + self.ratio)).sum()
+
+    def refined(self, upper: Tensor) -> Tensor:
+        """Each member with the half whose average it resembles more, neither of them less than a quarter."""
+        preference = self._scores(upper) - self._scores(~upper)
+        n = len(upper)
+        count = int((preference > 0).sum().clamp(-(-n // 4), n - -(-n // 4)))
+        result = torch.zeros_like(upper)
+        result[preference.argsort(descending=True, stable=True)[:count]] = True
+        return result
+
+    def _scores(self, chosen: Tensor) -> Tensor:
+        average = self.aligned[chosen].sum(0) / (self.ctf2[chosen].sum(0) + self.ratio)
+        likeness = (self.aligned.flatten(1) @ average.conj().flatten()).real
+        return likeness - 0.5 * self.ctf2 @ (average.abs() ** 2).sum(0)
 
 
 def first_component(rows: Tensor, start: Tensor) -> Tensor:
@@ -98,18 +124,25 @@ def upper_half(coordinates: Tensor) -> Tensor:
     return upper
 
 
-def divide_classes(labels: Tensor, found: Divisions, wanted: int) -> Tensor:
-    """New labels ``(n,)`` with the classes that gain most divided, until there are `wanted`."""
+def divide_classes(labels: Tensor, found: Divisions, wanted: int) -> tuple[Tensor, Tensor]:
+    """Divide the classes that gain most by it, until there are `wanted`.
+
+    Returns
+    -------
+    tuple of Tensor
+        New labels ``(n,)``, and for each new class the old one that it comes from, ``(wanted,)``.
+    """
     classes = len(found.gains)
     sizes = torch.bincount(labels, minlength=classes)
     gains = torch.where(sizes >= 2, found.gains, -torch.inf)
+    divided = gains.argsort(descending=True, stable=True)[:wanted - classes]
     labels = labels.clone()
-    for new, old in enumerate(gains.argsort(descending=True, stable=True)[:wanted - classes].tolist(), start=classes):
+    for new, old in enumerate(divided.tolist(), start=classes):
         labels[(labels == old) & found.upper] = new
-    return labels
+    return labels, torch.cat([torch.arange(classes), divided])
 
 
-def replace_classes(labels: Tensor, scores: Tensor, found: Divisions, most: float) -> Tensor:
+def replace_classes(labels: Tensor, scores: Tensor, found: Divisions, most: float) -> tuple[Tensor, Tensor]:
     """Dissolve classes that others could stand in for, and divide those that gain more by it.
 
     Parameters
@@ -125,14 +158,14 @@ def replace_classes(labels: Tensor, scores: Tensor, found: Divisions, most: floa
 
     Returns
     -------
-    Tensor
-        New labels; equal to the old ones when nothing gains.
+    tuple of Tensor
+        New labels, and for each class the old one that it comes from, ``(K,)``.
     """
     classes = scores.shape[1]
     own = scores.gather(1, labels[:, None])[:, 0]
     second, substitute = scores.scatter(1, labels[:, None], -torch.inf).max(1)
     losses = torch.zeros(classes).index_add_(0, labels, (own - second).nan_to_num(LARGEST_LOSS).clamp(0, LARGEST_LOSS))
-    new = labels.clone()
+    new, origins = labels.clone(), torch.arange(classes)
     touched: set[int] = set()
     least = losses.argsort(stable=True).tolist()
     for divided in found.gains.argsort(descending=True, stable=True).tolist()[:int(most * classes)]:
@@ -143,4 +176,31 @@ def replace_classes(labels: Tensor, scores: Tensor, found: Divisions, most: floa
         members = labels == dissolved
         new[members] = substitute[members]
         new[(labels == divided) & found.upper] = dissolved
-    return new
+        origins[dissolved] = divided
+    return new, origins
+
+
+def unfold_classes(poses: Poses, classes: int, wanted: int) -> tuple[Poses, Tensor]:
+    """Classes of images and mirror images made into two each; the smallest stay whole where fewer are wanted.
+
+    Parameters
+    ----------
+    poses
+        The first of each image counts.
+    classes, wanted
+        Present number of classes, and the new one: at most twice as many.
+
+    Returns
+    -------
+    tuple
+        The best pose of each image, none of them mirrored, and for each new class the old one that it comes from.
+    """
+    labels, flips = poses.classes[:, 0], poses.flips[:, 0]
+    divided = torch.bincount(labels, minlength=classes).argsort(descending=True, stable=True)[:wanted - classes]
+    number = torch.full((classes,), -1)
+    number[divided] = torch.arange(classes, classes + len(divided))
+    moves = flips & (number[labels] >= 0)
+    unfolded = poses.relabelled(torch.where(moves, number[labels], labels))
+    # If A is the class of the mirrored images, their own is its mirror image, which they meet at the same rotation.
+    unfolded.flips[:] = False
+    return unfolded, torch.cat([torch.arange(classes), divided])

@@ -103,13 +103,13 @@ def classify_particles(
     classes = number_of_classes(len(good), settings.classes)
     ctf = _ctf(run, good, settings.ignore_ctf)
     last = Recipe.last if settings.max_resolution is None else rings
-    steps = schedule(classes, rings, Recipe(last=last, finish=settings.passes))
+    steps = schedule(classes, rings, settings.mirror, Recipe(last=last, finish=settings.passes))
     rings = max(step.rings for step in steps)
 
     scratch = run.path(SAMPLES) if sample_bytes(len(good), mask, rings) > settings.memory * 1e9 else None
     images = transform(good.images, ctf, mask, rings, good.pixel_size, device, scratch)
     reach = (settings.max_shift or DEFAULT_REACH * good.box * good.pixel_size) / good.pixel_size
-    classifier = Classifier(images, steps, settings.mirror, reach, settings.seed, device)
+    classifier = Classifier(images, steps, reach, settings.seed, device)
     state_path = run.path(STATE)
     if state_path.exists():
         state = load_state(state_path, device)
@@ -202,7 +202,7 @@ def final_alignment(state: State) -> tuple[Alignment, np.ndarray, int]:
     psi = poses.psi[:, 0].double().numpy()
     psi = np.mod(psi + np.pi, 2 * np.pi) - np.pi
     alignment = Alignment(number[old], psi, poses.shifts[:, 0].double().numpy(), poses.flips[:, 0].numpy())
-    return alignment, poses.confidence.numpy(), int((sizes > 0).sum())
+    return alignment, state.confidence.numpy(), int((sizes > 0).sum())
 
 
 def with_resolved_paths(table: pd.DataFrame, source: Path) -> pd.DataFrame:
