@@ -32,8 +32,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help="a model to continue from; its network and preparation are kept")
     similar = parser.add_argument_group("what is similar")
     similar.add_argument("--mode", choices=MODES, default="self-supervised",
-                         help="self-supervised: two random views of a particle; contrastive: members of a k-means "
-                         "cluster, in rounds; triplet: members of the class that the STAR file gives in rlnClassNumber")
+                         help="self-supervised: two random views of a particle, the best without classes; contrastive: "
+                         "members of a k-means cluster, in rounds, for clear images or with --model; triplet: members "
+                         "of the class that the STAR file gives in rlnClassNumber")
     similar.add_argument("--margin", type=common.positive_float, default=None,
                          help="distance at which different particles are at rest: 2 in contrastive, 0.5 (squared, "
                          "between vectors of length 1) in triplet mode")
@@ -67,7 +68,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     training.add_argument("--epochs", type=common.positive_int, default=None,
                           help="epochs (of each round); by default about 450 steps, and 20 in contrastive mode")
     training.add_argument("--batch-size", type=common.positive_int, default=Settings.batch_size,
-                          help="particles (contrastive: pairs) of a step; larger ones hold harder comparisons")
+                          help="particles of a step; larger ones hold harder comparisons")
     training.add_argument("--learning-rate", type=common.positive_float, default=None,
                           help="highest rate of Adam: 1e-2, in contrastive and triplet mode 5e-3; 5e-4 for the "
                           "original network. Lower it when the loss jumps")

@@ -16,6 +16,7 @@ from siamese2d_engine.embedding.views import Views
 
 # Draws of validation batches and views come from numbers that no epoch has.
 VALIDATION = -1
+PAIRS_PER_PARTICLE = 16
 
 
 class Objective(Protocol):
@@ -61,7 +62,11 @@ class SelfSupervised:
 
 
 class Contrastive:
-    """Pairs of one class are drawn together and pairs of different classes pushed apart (`contrastive_loss`)."""
+    """Pairs of one class are drawn together and pairs of different classes pushed apart (`contrastive_loss`).
+
+    The recipe embeds two images for every pair. Here many pairs are drawn among the images of a batch, half of them
+    forced to be of one class as there, which uses every image in several comparisons at no cost.
+    """
 
     def __init__(self, spectra: Tensor, views: Views, labels: Tensor, training: Tensor, held_out: Tensor,
                  settings: Settings, round_number: int):
@@ -70,29 +75,28 @@ class Contrastive:
         self._round = round_number
 
     def steps(self, epoch: int) -> int:
-        return max(1, round(len(self._training) / self._settings.batch_size))
+        return len(self._batches(self._training, epoch))
 
     def losses(self, network: nn.Module, epoch: int) -> Iterator[Tensor]:
-        for step in range(self.steps(epoch)):
+        for step, batch in enumerate(self._batches(self._training, epoch)):
             generator = seeded_generator(self._settings.seed, self._round, epoch, step)
-            count = min(self._settings.batch_size, len(self._training))
-            pairs = random_pairs(self._labels[self._training], count, generator)
-            yield self._loss(network, self._training, pairs, generator)
+            yield self._loss(network, batch, generator, self._settings.random_views)
 
     def validation_loss(self, network: nn.Module) -> float:
-        generator = seeded_generator(self._settings.seed, self._round, VALIDATION)
-        pairs = random_pairs(self._labels[self._held_out], 4 * len(self._held_out), generator)
-        losses = []
-        for chunk in zip(*(part.split(self._settings.batch_size) for part in pairs)):
-            losses.append(self._loss(network, self._held_out, chunk, None).item() * len(chunk[0]))
-        return sum(losses) / len(pairs[0])
+        generator = seeded_generator(self._settings.seed, self._round, VALIDATION, VALIDATION)
+        batches = self._batches(self._held_out, VALIDATION)
+        losses = [self._loss(network, batch, generator, False).item() * len(batch) for batch in batches]
+        return sum(losses) / len(self._held_out)
 
-    def _loss(self, network: nn.Module, positions: Tensor, pairs: tuple[Tensor, Tensor, Tensor],
-              generator: torch.Generator | None) -> Tensor:
-        first, second, different = pairs
-        batch = self._spectra[positions[torch.cat([first, second])].to(self._spectra.device)]
-        images = _one_view(self._views, batch, generator if self._settings.random_views else None)
-        return contrastive_loss(*network(images).chunk(2), different.to(images.device), self._settings.margin)
+    def _batches(self, positions: Tensor, epoch: int) -> list[Tensor]:
+        generator = seeded_generator(self._settings.seed, self._round, epoch)
+        return shuffled(positions, self._settings.batch_size, generator)
+
+    def _loss(self, network: nn.Module, batch: Tensor, generator: torch.Generator, random_views: bool) -> Tensor:
+        first, second, different = random_pairs(self._labels[batch], PAIRS_PER_PARTICLE * len(batch), generator)
+        spectra = self._spectra[batch.to(self._spectra.device)]
+        vectors = network(_one_view(self._views, spectra, generator if random_views else None))
+        return contrastive_loss(vectors[first], vectors[second], different.to(vectors.device), self._settings.margin)
 
 
 class Triplet:

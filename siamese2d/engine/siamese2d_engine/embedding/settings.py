@@ -17,7 +17,7 @@ class Settings:
     mode : str
         One of `MODES`.
     epochs, batch_size : int
-        Of each round; particles (self-supervised, triplet) or pairs (contrastive) of a step.
+        Of each round; particles of a step.
     learning_rate : float
         Highest of the schedule.
     margin : float
