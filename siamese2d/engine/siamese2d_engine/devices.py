@@ -1,15 +1,22 @@
 """Where to compute: the device asked for or an error, threads, and seeded random numbers."""
 
+from __future__ import annotations
+
 import hashlib
 import os
-
-import torch
+from typing import TYPE_CHECKING
 
 from siamese2d_engine.errors import InputError
+
+if TYPE_CHECKING:
+    # Imported where it is used: stages that compute without torch start seconds sooner.
+    import torch
 
 
 def available_devices() -> list[str]:
     """Names that `resolve_device` accepts on this machine, ``cpu`` first."""
+    import torch
+
     return ["cpu"] + [f"cuda:{i}" for i in range(torch.cuda.device_count() if torch.cuda.is_available() else 0)]
 
 
@@ -21,6 +28,8 @@ def resolve_device(name: str) -> torch.device:
     InputError
         If the name is none of these, or the GPU is not there.
     """
+    import torch
+
     wanted = "cuda:0" if name == "cuda" else name
     present = available_devices()
     if wanted in present:
@@ -41,6 +50,8 @@ def available_threads() -> int:
 
 def set_threads(threads: int) -> None:
     """Let PyTorch use `threads` threads."""
+    import torch
+
     torch.set_num_threads(threads)
 
 
@@ -52,4 +63,6 @@ def seed_from(*numbers: int) -> int:
 
 def seeded_generator(*numbers: int) -> torch.Generator:
     """CPU generator seeded from several integers, for instance ``(seed, epoch)``."""
+    import torch
+
     return torch.Generator().manual_seed(seed_from(*numbers))

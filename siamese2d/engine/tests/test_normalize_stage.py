@@ -12,6 +12,7 @@ from siamese2d_engine.cli.main import main
 from siamese2d_engine.io.images import write_mrc
 from siamese2d_engine.io.micrographs import read_micrographs
 from siamese2d_engine.io.star import read_star, write_star
+from siamese2d_engine.normalize import parallel
 
 MU, SIGMA = np.array([4.0, 10.0]), np.array([1.5, 1.0])
 GAINS = {"a": 0.7, "b": 1.0, "c": 1.6}
@@ -237,6 +238,17 @@ def test_same_pixels_for_any_number_of_threads(folder):
     assert result("out") == result("one")
 
 
+def test_fewer_threads_work_on_large_micrographs(tmp_path, monkeypatch):
+    paths = [tmp_path / "broken.mrc", tmp_path / "good.mrc"]
+    paths[0].write_bytes(b"broken")
+    write_mrc(paths[1], np.zeros((20, 50)), 1.0)
+    monkeypatch.setattr(parallel, "PIXELS_AT_ONCE", 3500)
+    assert [parallel.bounded_threads(n, paths) for n in (1, 2, 8)] == [1, 2, 3]
+    monkeypatch.setattr(parallel, "PIXELS_AT_ONCE", 10)
+    assert parallel.bounded_threads(8, paths) == 1
+    assert parallel.bounded_threads(8, paths[:1]) == 8
+
+
 def test_contamination_does_not_drive_the_fit(folder):
     """A third of the image under ice and carbon, and glowing specks: the rest still has mean 0 and deviation 1."""
     image = simulate(3, rho=1.0)
@@ -253,6 +265,21 @@ def test_contamination_does_not_drive_the_fit(folder):
         after = mrcfile.read(f"{method}/micrographs/a.mrc")
         assert after[clean].mean() == pytest.approx(0, abs=0.1)
         assert after[clean].std() == pytest.approx(1, rel=0.05)
+
+
+def test_fitted_parameters_are_the_same_with_and_without_carbon(folder):
+    """A quarter of the image under carbon of twice the contrast: location and width of the ice stay."""
+    clean = simulate(5, rho=1.0)
+    dirty = clean.copy()
+    dirty[:, 225:] = 0.6 * dirty.mean() + 2 * (dirty[:, 225:] - dirty.mean())
+    write_mrc("carbon/clean.mrc", clean, 2.0)
+    write_mrc("carbon/dirty.mrc", dirty, 2.0)
+    assert normalize("--method", "each", micrographs=["carbon"], out="fits") == 0
+    fits = [(m["mu"][m["component"]], m["sigma"][m["component"]]) for m in result("fits")["micrographs"]]
+    (location, width), (dirty_location, dirty_width) = fits
+    assert abs(dirty_location - location) < 0.05 * width
+    assert dirty_width == pytest.approx(width, rel=0.05)
+    assert dirty.std() > 1.5 * clean.std()
 
 
 def test_real_contamination_does_not_drive_the_fit(tmp_path):

@@ -1,12 +1,16 @@
 """Arguments that all sub-commands share."""
 
+from __future__ import annotations
+
 import argparse
 from collections.abc import Callable
 from pathlib import Path
-
-import torch
+from typing import TYPE_CHECKING
 
 from siamese2d_engine.devices import available_threads, resolve_device, set_threads
+
+if TYPE_CHECKING:
+    import torch
 
 
 def positive_int(text: str) -> int:
@@ -68,6 +72,6 @@ def add_micrographs(group: argparse._ArgumentGroup) -> None:
 
 
 def prepare(args: argparse.Namespace) -> torch.device:
-    """Set the threads and return the device; the CPU where a sub-command has no ``--device``."""
+    """Set PyTorch's threads and return the device; the CPU where a sub-command has no ``--device``."""
     set_threads(args.threads)
     return resolve_device(getattr(args, "device", "cpu"))

@@ -9,7 +9,10 @@ from importlib import import_module
 from siamese2d_engine import __version__
 from siamese2d_engine.errors import InputError
 
-COMMANDS = ("normalize", "train_picker", "pick", "extract", "train", "classify", "simulate", "evaluate", "check")
+# Modules by sub-command. Only the one that is asked for is imported: some stages need no torch, which takes seconds.
+COMMANDS = {name: name.replace("-", "_") for name in (
+    "normalize", "pick-unlabeled", "train-picker", "pick", "extract", "train", "classify", "simulate", "evaluate",
+    "check")}
 
 
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
@@ -19,15 +22,19 @@ class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
         return action.help if action.default is None else super()._get_help_string(action)
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """Parser with all sub-commands; each module in `COMMANDS` brings NAME, HELP, add_arguments and run."""
+def build_parser(only: str | None = None) -> argparse.ArgumentParser:
+    """Parser with all sub-commands, or `only` one.
+
+    Each module in `COMMANDS` brings NAME, HELP, add_arguments and run.
+    """
     parser = argparse.ArgumentParser(
         prog="siamese2d-engine",
         description="From cryo-EM micrographs to aligned 2D classes, on RELION STAR and MRC files.",
     )
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(title="stages", metavar="COMMAND", required=True)
-    for module in (import_module(f"siamese2d_engine.cli.{name}") for name in COMMANDS):
+    wanted = [only] if only else COMMANDS
+    for module in (import_module(f"siamese2d_engine.cli.{COMMANDS[name]}") for name in wanted):
         command = commands.add_parser(module.NAME, help=module.HELP, description=module.HELP,
                                       formatter_class=HelpFormatter)
         module.add_arguments(command)
@@ -43,7 +50,9 @@ def main(arguments: list[str] | None = None) -> int:
     int
         0 on success, 2 on bad input (one message on standard error, no traceback).
     """
-    args = build_parser().parse_args(arguments)
+    arguments = sys.argv[1:] if arguments is None else arguments
+    asked = arguments[0] if arguments and arguments[0] in COMMANDS else None
+    args = build_parser(asked).parse_args(arguments)
     try:
         args.run_command(args)
     except InputError as error:

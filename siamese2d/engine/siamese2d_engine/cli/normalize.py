@@ -29,7 +29,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    common.prepare(args)
     settings = Settings(method=args.method, factor=args.downsample, fit_pixels=args.fit_pixels, seed=args.seed)
     parameters = {**asdict(settings), "pixel_size": args.pixel_size}
     with Run(args.out, NAME, parameters, args.micrographs, args.overwrite) as run:

@@ -1,18 +1,23 @@
 """Particle sets: the rows of a RELION STAR file (3.0 or 3.1) and their images, read lazily from stacks."""
 
+from __future__ import annotations
+
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
-from siamese2d_engine.ctf import CtfParameters
 from siamese2d_engine.errors import InputError
 from siamese2d_engine.io.images import MrcLayout
 from siamese2d_engine.io.micrographs import resolve
 from siamese2d_engine.io.star import read_star, write_star
+
+if TYPE_CHECKING:
+    from siamese2d_engine.ctf import CtfParameters
 
 IMAGE = "rlnImageName"
 OPTICS_GROUP = "rlnOpticsGroup"
@@ -171,6 +176,9 @@ def ctf_parameters(particles: ParticleSet) -> CtfParameters | None:
     InputError
         If defocus is there but voltage or spherical aberration is not, or a value is not a number.
     """
+    # Brings torch, which writing particles does without.
+    from siamese2d_engine.ctf import CtfParameters
+
     table = particles.table
     if not set(CTF_COLUMNS[:1]) <= set(table):
         return None

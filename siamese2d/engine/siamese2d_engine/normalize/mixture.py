@@ -19,7 +19,7 @@ FINALISTS = 3
 # Micrographs on which the starts of a joint fit compete; the finalists see all of them.
 TRIAL_MICROGRAPHS = 48
 # EM stops when a round raises the mean log-likelihood per pixel (nats) by less.
-TOLERANCE = 1e-9
+TOLERANCE = 1e-8
 # A second component must explain this much (nats per pixel), and the two must differ: in the means by the larger width,
 # or in the widths by this factor. Two nearly equal components share one skewed population in an arbitrary way, and the
 # scale taken from one of them would jump from micrograph to micrograph.

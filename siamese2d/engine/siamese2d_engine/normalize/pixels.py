@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from scipy.ndimage import uniform_filter
 
 from siamese2d_engine.errors import InputError
 
@@ -105,9 +104,11 @@ def take_sample(values: np.ndarray) -> PixelSample:
 
 def _is_fill(counts: np.ndarray) -> np.ndarray:
     """Which levels are far commoner than the two levels on either side."""
-    padded = np.pad(counts.astype(float), 2, constant_values=np.nan)
-    beside = np.nanmedian([padded[i : i + len(counts)] for i in (0, 1, 3, 4)], axis=0)
-    return (counts > FILL_SHARE * counts.sum()) & (counts > FILL_EXCESS * beside)
+    fill = np.zeros(len(counts), dtype=bool)
+    for i in np.flatnonzero(counts > FILL_SHARE * counts.sum()):
+        beside = np.concatenate([counts[max(i - 2, 0) : i], counts[i + 1 : i + 3]])
+        fill[i] = len(beside) > 0 and counts[i] > FILL_EXCESS * np.median(beside)
+    return fill
 
 
 def histogram(sample: PixelSample) -> Histogram:
@@ -157,8 +158,7 @@ def repair_pixels(image: np.ndarray, sample: PixelSample) -> tuple[np.ndarray, i
     far = np.abs(image - np.float32(sample.median)) > OUTLIER * sample.spread
     if not far.any():
         return image, 0
-    lonely = far & (uniform_filter(far.astype(np.float32), NEIGHBOURHOOD, mode="reflect") < 0.5)
-    rows, columns = np.nonzero(lonely)
+    rows, columns = np.nonzero(far & (_neighbours(far) < NEIGHBOURHOOD**2 / 2))
     reach = NEIGHBOURHOOD // 2
     offsets = np.mgrid[-reach : reach + 1, -reach : reach + 1].reshape(2, -1)
     padded = np.pad(image, reach, mode="reflect")
@@ -167,6 +167,14 @@ def repair_pixels(image: np.ndarray, sample: PixelSample) -> tuple[np.ndarray, i
     repaired = image.copy()
     repaired[rows[bad], columns[bad]] = around[bad]
     return repaired, int(bad.sum())
+
+
+def _neighbours(marked: np.ndarray) -> np.ndarray:
+    """Marked pixels among the `NEIGHBOURHOOD` x `NEIGHBOURHOOD` around each, itself included, ``(h, w)``."""
+    padded = np.pad(marked, NEIGHBOURHOOD // 2, mode="symmetric").astype(np.uint8)
+    height, width = marked.shape
+    rows = sum(padded[i : i + height] for i in range(NEIGHBOURHOOD))
+    return sum(rows[:, i : i + width] for i in range(NEIGHBOURHOOD))
 
 
 def summary_histogram(values: np.ndarray, bins: int = 200) -> dict[str, list]:

@@ -20,7 +20,7 @@ from siamese2d_engine.io.atomic import read_json, write_json
 from siamese2d_engine.io.images import read_image, write_mrc
 from siamese2d_engine.io.micrographs import MicrographSet, write_micrographs
 from siamese2d_engine.normalize.mixture import Mixture, fit, fit_gain, share
-from siamese2d_engine.normalize.parallel import parallel_map
+from siamese2d_engine.normalize.parallel import bounded_threads, parallel_map
 from siamese2d_engine.normalize.pixels import (
     Histogram,
     PixelSample,
@@ -40,6 +40,8 @@ JOINT_MICROGRAPHS = 2000
 # A micrograph whose histogram diverges from the joint fit by more (nats per pixel) does not follow it: about 20 % in
 # the width or 0.3 standard deviations in the mean. Usually its values have an offset beside the gain.
 LARGEST_MISFIT = 0.04
+# Memory for micrographs that were prepared for the joint fit and need not be read again to be scaled.
+KEPT_BYTES = 2**28
 # How often a joint fit is repeated with the micrographs that follow it.
 REFITS = 8
 SMALLEST_OUTPUT = 32
@@ -94,6 +96,23 @@ class _Prepared:
     before: dict
 
 
+class _Shelf:
+    """Prepared micrographs by name, as many as fit into `KEPT_BYTES`; each is taken once."""
+
+    def __init__(self):
+        self._prepared: dict[str, _Prepared] = {}
+        self._room = KEPT_BYTES
+
+    def put(self, name: str, prepared: _Prepared) -> None:
+        size = prepared.image.nbytes + prepared.positions.nbytes + prepared.sample.values.nbytes
+        if size <= self._room:
+            self._room -= size
+            self._prepared[name] = prepared
+
+    def take(self, name: str) -> _Prepared | None:
+        return self._prepared.pop(name, None)
+
+
 def normalize_micrographs(run: Run, micrographs: MicrographSet, settings: Settings, threads: int = 1) -> None:
     """Normalize all micrographs into the run's folder.
 
@@ -106,8 +125,9 @@ def normalize_micrographs(run: Run, micrographs: MicrographSet, settings: Settin
         If the downsampling is less than 1, or no micrograph can be normalized.
     """
     check_factor(settings.factor)
-    shared = _shared_mixture(run, micrographs, settings, threads) if settings.method == "joint" else None
-    work = partial(_record, run, settings=settings, shared=shared)
+    threads, shelf = bounded_threads(threads, micrographs.paths), _Shelf()
+    shared = _shared_mixture(run, micrographs, settings, threads, shelf) if settings.method == "joint" else None
+    work = partial(_record, run, settings=settings, shared=shared, shelf=shelf)
     jobs = list(zip(micrographs.names, micrographs.paths, micrographs.pixel_sizes))
     records = list(progress(parallel_map(lambda job: work(*job), jobs, threads), "normalize", total=len(jobs)))
     good = np.array([record["status"] == "finished" for record in records])
@@ -126,14 +146,15 @@ def normalize_micrographs(run: Run, micrographs: MicrographSet, settings: Settin
     run.results.update(micrographs=int(good.sum()), failed=int((~good).sum()))
 
 
-def _shared_mixture(run: Run, micrographs: MicrographSet, settings: Settings, threads: int) -> Mixture:
+def _shared_mixture(run: Run, micrographs: MicrographSet, settings: Settings, threads: int, shelf: _Shelf) -> Mixture:
     """The joint fit, made once and kept: a resumed run scales by the same numbers."""
     path = run.path("fit.json")
     if path.exists():
         return _mixture_from_json(read_json(path))
     chosen = np.unique(np.linspace(0, len(micrographs) - 1, JOINT_MICROGRAPHS).astype(int))
     jobs = [(micrographs.names[i], micrographs.paths[i]) for i in chosen]
-    found = progress(parallel_map(lambda job: _histogram(*job, settings), jobs, threads), "sample pixels", len(jobs))
+    found = progress(parallel_map(lambda job: _histogram(*job, settings, shelf), jobs, threads), "sample pixels",
+                     len(jobs))
     usable = [pair for pair in found if pair is not None]
     if not usable:
         _prepare(*jobs[0], settings)
@@ -163,22 +184,25 @@ def _joint_fit(pairs: list[tuple[Histogram, float]]) -> Mixture:
     return mixture
 
 
-def _histogram(name: str, path: Path, settings: Settings) -> tuple[Histogram, float] | None:
+def _histogram(name: str, path: Path, settings: Settings, shelf: _Shelf) -> tuple[Histogram, float] | None:
     """Histogram and resolution of one micrograph; None when it can't be used, which is reported when it is scaled."""
     try:
-        sample = _prepare(name, path, settings).sample
+        prepared = _prepare(name, path, settings)
     except InputError:
         return None
+    shelf.put(name, prepared)
+    sample = prepared.sample
     return histogram(sample), sample.resolution
 
 
-def _record(run: Run, name: str, path: Path, pixel_size: float, settings: Settings, shared: Mixture | None) -> dict:
+def _record(run: Run, name: str, path: Path, pixel_size: float, settings: Settings, shared: Mixture | None,
+            shelf: _Shelf) -> dict:
     """Normalize one micrograph, or find it done; its entry of ``normalization.json``."""
     kept, image_path = run.path("records", f"{name}.json"), run.path("micrographs", f"{name}.mrc")
     if kept.exists() and image_path.exists():
         return read_json(kept)
     try:
-        record, image = _normalize(name, path, settings, shared)
+        record, image = _normalize(name, shelf.take(name) or _prepare(name, path, settings), settings, shared)
     except InputError as error:
         return {"name": name, "status": "failed", "message": str(error)}
     write_mrc(image_path, image, pixel_size * settings.factor)
@@ -186,8 +210,7 @@ def _record(run: Run, name: str, path: Path, pixel_size: float, settings: Settin
     return record
 
 
-def _normalize(name: str, path: Path, settings: Settings, shared: Mixture | None) -> tuple[dict, np.ndarray]:
-    prepared = _prepare(name, path, settings)
+def _normalize(name: str, prepared: _Prepared, settings: Settings, shared: Mixture | None) -> tuple[dict, np.ndarray]:
     scale = _scale(prepared.sample, settings.method, shared)
     image = scale.apply(prepared.image)
     notes = [scale.message]
