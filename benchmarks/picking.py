@@ -4,10 +4,15 @@
 The folder holds ``mics/*.mrc`` and the tab-separated lists (``image_name x_coord y_coord``, pixels)
 ``train_labels.txt``, ``train_truth.txt`` and ``test_truth.txt``. Training sees the micrographs of ``train_truth.txt``,
 the test those of ``test_truth.txt``. Up to as many labels as ``train_labels.txt`` has are drawn from it, more from
-``train_truth.txt``. Average precision, F1 and centre errors are by one-to-one matching within the radius. CPU seconds
-and peak memory are those of the commands' processes.
+``train_truth.txt``. Average precision, F1 and centre errors are by one-to-one matching within the radius; "F1 chosen"
+is that of the picks above the threshold that training chose, "best F1" that of the best threshold in hindsight. CPU
+seconds and peak memory are those of the commands' processes, in this order: normalize, train, pick.
 
-    benchmarks/picking.py FOLDER --diameter 160 --radius 20 --labels 10 30 100 --objectives ge-binomial pn
+Topaz runs in three ways: ``untrained`` is its pretrained network as it comes, ``shipped`` the same fine-tuned on the
+labels, and ``mended`` fine-tuned with a number of particles that makes its prior right (it counts the pixels of a ball
+where it labels a disc). It has no seed: its runs differ even with the same labels.
+
+    benchmarks/picking.py FOLDER --diameter 160 --radius 20 --labels 10 30 100 300 --objectives pn ge-binomial
 """
 
 import argparse
@@ -29,14 +34,22 @@ sys.path.insert(0, str(ENGINE))
 from siamese2d_engine.evaluate.picks import score_picks  # noqa: E402
 from siamese2d_engine.io.star import read_star  # noqa: E402
 
+TOPAZ_EXPECTED = 60
+TOPAZ_RADIUS = 3
 COLUMNS = ["rlnCoordinateX", "rlnCoordinateY", "rlnAutopickFigureOfMerit"]
 
 
 def main() -> None:
     args = parse_arguments()
     data = read_folder(args.folder)
+    ways = args.topaz if shutil.which("topaz") else []
     rows = []
     with tempfile.TemporaryDirectory(dir=args.work) as folder:
+        small = Path(folder) / "topaz"
+        preprocessing = preprocess(args, data, small) if ways else None
+        if "untrained" in ways:
+            rows.append(topaz_untrained(args, data, small, preprocessing))
+            print_row(rows[-1])
         for number in args.labels:
             for seed in args.seeds:
                 labels = Path(folder) / f"labels-{number}-{seed}.tsv"
@@ -45,9 +58,10 @@ def main() -> None:
                     out = Path(folder) / f"ours-{number}-{objective}-{seed}"
                     rows.append(run_ours(args, data, labels, objective, seed, out) | {"labels": number})
                     print_row(rows[-1])
-                if shutil.which("topaz") and not args.skip_topaz:
-                    out = Path(folder) / f"topaz-{number}-{seed}"
-                    rows.append(run_topaz(args, data, labels, seed, out) | {"labels": number})
+                for way in (w for w in ways if w != "untrained"):
+                    out = Path(folder) / f"topaz-{way}-{number}-{seed}"
+                    rows.append(topaz_trained(args, data, labels, seed, small, out, way, preprocessing)
+                                | {"labels": number})
                     print_row(rows[-1])
     print_table(rows)
     if args.json:
@@ -60,7 +74,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--diameter", type=float, default=160, help="of the particle, angstroms (default 160)")
     parser.add_argument("--radius", type=float, default=20, help="of matching, pixels (default 20)")
     parser.add_argument("--labels", type=int, nargs="+", default=[100])
-    parser.add_argument("--objectives", nargs="+", default=["ge-binomial"])
+    parser.add_argument("--objectives", nargs="*", default=["pn"])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--expected-particles", type=float, default=None,
                         help="default: estimated by ours, 60 for Topaz")
@@ -68,7 +82,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--topaz-scale", type=int, default=2)
     parser.add_argument("--topaz-updates", type=int, default=100)
-    parser.add_argument("--skip-topaz", action="store_true")
+    parser.add_argument("--topaz", nargs="*", choices=("untrained", "shipped", "mended"),
+                        default=["untrained", "shipped", "mended"],
+                        help="ways to run Topaz where it is on the path; none for ours alone")
     parser.add_argument("--work", type=Path, default=None, help="folder for temporary files")
     parser.add_argument("--json", type=Path, default=None)
     return parser.parse_args()
@@ -96,46 +112,79 @@ def run_ours(args: argparse.Namespace, data: dict, labels: Path, objective: str,
     expected = ["--expected-particles", str(args.expected_particles)] if args.expected_particles else []
     normalized = [out / "normalize" / "micrographs" / p.name for p in (*data["train"], *data["test"])]
     train, test = normalized[:len(data["train"])], normalized[len(data["train"]):]
-    costs = [measured([*engine, "normalize", "--micrographs", *data["train"], *data["test"], "--out", out / "normalize",
-                       *threads]),
-             measured([*engine, "train-picker", "--micrographs", *train, "--coordinates", labels, "--diameter",
-                       args.diameter, "--objective", objective, "--seed", seed, "--out", out / "train", *expected,
-                       *args.options.split(), *threads]),
-             measured([*engine, "pick", "--micrographs", *test, "--model", out / "train" / "picker.safetensors",
-                       "--out", out / "pick", *threads])]
+    costs = [measured(args, [*engine, "normalize", "--micrographs", *data["train"], *data["test"],
+                             "--out", out / "normalize", *threads]),
+             measured(args, [*engine, "train-picker", "--micrographs", *train, "--coordinates", labels,
+                             "--diameter", args.diameter, "--objective", objective, "--seed", seed,
+                             "--out", out / "train", *expected, *args.options.split(), *threads]),
+             measured(args, [*engine, "pick", "--micrographs", *test, "--model", out / "train" / "picker.safetensors",
+                             "--out", out / "pick", *threads])]
     table = next(iter(read_star(out / "pick" / "candidates.star").values()))
     table["stem"] = [Path(name).stem for name in table["rlnMicrographName"]]
     record = json.loads((out / "train" / "training.json").read_text())
-    return result(f"ours {objective}", seed, table, data["test_truth"], args.radius, costs) | {
+    return result(f"ours {objective}", seed, table, data["test_truth"], args.radius, costs, record["threshold"]) | {
         "expected_particles": record["expected_particles"]}
 
 
-def run_topaz(args: argparse.Namespace, data: dict, labels: Path, seed: int, out: Path) -> dict:
+def preprocess(args: argparse.Namespace, data: dict, small: Path) -> dict:
+    """Topaz's normalized and downsampled micrographs in the folder `small`; what they cost."""
+    return measured(args, ["topaz", "preprocess", "-s", args.topaz_scale, "-o", f"{small}/",
+                           *data["train"], *data["test"]])
+
+
+def topaz_untrained(args: argparse.Namespace, data: dict, small: Path, preprocessing: dict) -> dict:
+    """Topaz with its pretrained network as it comes."""
+    table, cost = topaz_extract(args, data, small, "resnet8", small / "picks.txt")
+    costs = [preprocessing, {"cpu": 0.0, "memory": 0.0}, cost]
+    return result("topaz untrained", 0, table, data["test_truth"], args.radius, costs) | {"labels": 0}
+
+
+def topaz_trained(args: argparse.Namespace, data: dict, labels: Path, seed: int, small: Path, out: Path, way: str,
+                  preprocessing: dict) -> dict:
     """Topaz with its pretrained network, fine-tuned."""
-    small, scale = out / "small", args.topaz_scale
-    small.mkdir(parents=True)
+    scale = args.topaz_scale
+    out.mkdir(parents=True)
     moved = pd.read_csv(labels, sep="\t")
     moved[["x_coord", "y_coord"]] = (moved[["x_coord", "y_coord"]] / scale).round().astype(int)
     moved.to_csv(out / "labels.txt", sep="\t", index=False)
     paths = [small / path.name for path in data["train"]]
     images = pd.DataFrame({"image_name": [path.stem for path in paths], "path": paths})
     images.to_csv(out / "images.txt", sep="\t", index=False)
-    radius = int(0.7 * args.radius / scale)
-    costs = [measured(["topaz", "preprocess", "-s", scale, "-o", small, *data["train"], *data["test"]]),
-             measured(["topaz", "train", "-n", args.expected_particles or 60, "--train-images", out / "images.txt",
-                       "--train-targets", out / "labels.txt", "--num-workers", 0, "--epoch-size", args.topaz_updates,
-                       "--num-epochs", 1, "--minibatch-size", 256, "--save-prefix", out / "model",
-                       "-o", out / "log.txt"]),
-             measured(["topaz", "extract", "-r", radius, "-m", out / "model_epoch1.sav", "-x", scale,
-                       "-o", out / "picks.txt", *[small / path.name for path in data["test"]]])]
-    table = pd.read_csv(out / "picks.txt", sep="\t")
-    table = table.rename(columns=dict(zip(("image_name", "x_coord", "y_coord", "score"), ("stem", *COLUMNS))))
-    return result("topaz", seed, table, data["test_truth"], args.radius, costs)
+    expected = args.expected_particles or TOPAZ_EXPECTED
+    if way == "mended":
+        expected *= disc_pixels(TOPAZ_RADIUS) / ball_pixels(TOPAZ_RADIUS)
+    training = measured(args, ["topaz", "train", "-d", -1, "-n", expected, "--radius", TOPAZ_RADIUS,
+                               "--train-images", out / "images.txt", "--train-targets", out / "labels.txt",
+                               "--num-workers", 0, "--epoch-size", args.topaz_updates, "--num-epochs", 1,
+                               "--minibatch-size", 256, "--save-prefix", out / "model", "-o", out / "log.txt"])
+    table, cost = topaz_extract(args, data, small, out / "model_epoch1.sav", out / "picks.txt")
+    return result(f"topaz {way}", seed, table, data["test_truth"], args.radius, [preprocessing, training, cost])
 
 
-def measured(command: list) -> dict:
+def disc_pixels(radius: int) -> int:
+    """Pixels that Topaz labels around a particle."""
+    return sum(x * x + y * y <= radius ** 2 for x in range(-radius, radius + 1) for y in range(-radius, radius + 1))
+
+
+def ball_pixels(radius: int) -> int:
+    """Pixels that Topaz counts for them in its prior: the (2r + 1) layers of a volume's label."""
+    return disc_pixels(radius) * (2 * radius + 1)
+
+
+def topaz_extract(args: argparse.Namespace, data: dict, small: Path, model: str | Path,
+                  picks: Path) -> tuple[pd.DataFrame, dict]:
+    """Topaz's picks in the test micrographs, in their pixels, and what they cost."""
+    radius = int(0.7 * args.radius / args.topaz_scale)
+    cost = measured(args, ["topaz", "extract", "-d", -1, "-r", radius, "-m", model, "-x", args.topaz_scale, "-o", picks,
+                           *[small / path.name for path in data["test"]]])
+    table = pd.read_csv(picks, sep="\t")
+    return table.rename(columns=dict(zip(("image_name", "x_coord", "y_coord", "score"), ("stem", *COLUMNS)))), cost
+
+
+def measured(args: argparse.Namespace, command: list) -> dict:
     """Run a command; its CPU seconds and peak memory in MB."""
-    environment = {**os.environ, "PYTHONPATH": f"{ENGINE}:{os.environ.get('PYTHONPATH', '')}"}
+    threads = {name: str(args.threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
+    environment = {**os.environ, **threads, "PYTHONPATH": f"{ENGINE}:{os.environ.get('PYTHONPATH', '')}"}
     process = subprocess.Popen([str(part) for part in command], env=environment, stdout=subprocess.PIPE,
                                stderr=subprocess.STDOUT, text=True)
     output = process.stdout.read()
@@ -145,8 +194,9 @@ def measured(command: list) -> dict:
     return {"cpu": usage.ru_utime + usage.ru_stime, "memory": usage.ru_maxrss / 1024}
 
 
-def result(method: str, seed: int, table: pd.DataFrame, truth: pd.DataFrame, radius: float, costs: list[dict]) -> dict:
-    """Scores of the picks in `table`, and what they cost."""
+def result(method: str, seed: int, table: pd.DataFrame, truth: pd.DataFrame, radius: float, costs: list[dict],
+           threshold: float | None = None) -> dict:
+    """Scores of the picks in `table`, and what they cost; `threshold` is the one chosen by training."""
     picks, scores, truths = [], [], []
     for stem, rows in truth.groupby("image_name"):
         mine = table[table["stem"] == stem]
@@ -154,8 +204,13 @@ def result(method: str, seed: int, table: pd.DataFrame, truth: pd.DataFrame, rad
         scores.append(mine[COLUMNS[2]].to_numpy(float))
         truths.append(rows[["x_coord", "y_coord"]].to_numpy(float))
     score = score_picks(picks, scores, truths, radius)
+    chosen = None
+    if threshold is not None:
+        above = [values >= threshold for values in scores]
+        kept = [[values[a] for values, a in zip(part, above)] for part in (picks, scores)]
+        chosen = score_picks(*kept, truths, radius).f1
     return {"method": method, "seed": seed, "average_precision": score.average_precision, "best_f1": score.best_f1,
-            "median_error": score.median_error, "rms_error": score.rms_error,
+            "chosen_f1": chosen, "median_error": score.median_error, "rms_error": score.rms_error,
             "cpu_seconds": [round(c["cpu"], 1) for c in costs], "peak_mb": round(max(c["memory"] for c in costs))}
 
 
@@ -165,16 +220,17 @@ def print_row(row: dict) -> None:
 
 
 def print_table(rows: list[dict]) -> None:
-    """Means over seeds."""
-    print(f"\n{'method':18s} {'labels':>6s} {'runs':>4s} {'AP':>6s} {'+-':>5s} {'best F1':>7s} {'error px':>8s} "
-          f"{'CPU s':>6s} {'peak MB':>7s}")
+    """Means over seeds, and the spread of the average precision (standard deviation over runs)."""
+    print(f"\n{'method':18s} {'labels':>6s} {'runs':>4s} {'AP':>6s} {'+-':>5s} {'best F1':>7s} {'F1 chosen':>9s} "
+          f"{'error px':>8s} {'rms':>5s} {'CPU s':>6s} {'peak MB':>7s}")
     for method, labels in dict.fromkeys((r["method"], r["labels"]) for r in rows):
         group = [r for r in rows if (r["method"], r["labels"]) == (method, labels)]
         precisions = [r["average_precision"] for r in group]
         mean = {key: np.mean([r[key] for r in group if r[key] is not None] or [np.nan])
-                for key in ("best_f1", "median_error", "peak_mb")}
-        print(f"{method:18s} {labels:6d} {len(group):4d} {np.mean(precisions):6.3f} "
-              f"{statistics.pstdev(precisions):5.3f} {mean['best_f1']:7.3f} {mean['median_error']:8.2f} "
+                for key in ("best_f1", "chosen_f1", "median_error", "rms_error", "peak_mb")}
+        spread = statistics.stdev(precisions) if len(precisions) > 1 else float("nan")
+        print(f"{method:18s} {labels:6d} {len(group):4d} {np.mean(precisions):6.3f} {spread:5.3f} "
+              f"{mean['best_f1']:7.3f} {mean['chosen_f1']:9.3f} {mean['median_error']:8.2f} {mean['rms_error']:5.2f} "
               f"{np.mean([sum(r['cpu_seconds']) for r in group]):6.0f} {mean['peak_mb']:7.0f}")
 
 

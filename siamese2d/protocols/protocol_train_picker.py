@@ -3,9 +3,11 @@
 import enum
 
 import pyworkflow.protocol.params as params
+from pyworkflow.exceptions import ValidationException
 
 from siamese2d.constants import TRAIN_PICKER
-from siamese2d.convert import coordinateScale, farthestPosition, writeCoordinates, writeMicrographs
+from siamese2d.convert import writeLabels, writeMicrographs
+from siamese2d.labels import LABEL_CLASSES, Labels
 from siamese2d.objects import PickerModel, modelExists
 from siamese2d.protocols.protocol_base import EXPERT, Siamese2DProtBase, validateNotEmpty
 
@@ -14,7 +16,7 @@ SMALLEST_DIAMETER = 8
 # Labels below which none can be held out to choose the epoch and the threshold.
 FEWEST_LABELS = 20
 NETWORKS = ["small", "medium", "large"]
-OBJECTIVES = ["ge-binomial", "ge-kl", "nnpu", "pu", "pn"]
+OBJECTIVES = ["pn", "ge-binomial", "ge-kl", "nnpu", "pu"]
 
 
 class TrainPickerOutput(enum.Enum):
@@ -36,10 +38,11 @@ class Siamese2DProtTrainPicker(Siamese2DProtBase):
                       label="Input micrographs",
                       help="Normalized micrographs. They may be more than those with marked particles, and of another "
                            "pixel size.")
-        form.addParam("inputCoordinates", params.PointerParam, pointerClass="SetOfCoordinates", important=True,
+        form.addParam("inputCoordinates", params.PointerParam, pointerClass=LABEL_CLASSES, important=True,
                       label="Marked particles",
                       help="Some particles, marked by hand or picked otherwise: 100 spread over several micrographs "
-                           "are a good start. They need not be complete in any micrograph.")
+                           "are a good start. They need not be complete in any micrograph. Particles or 2D classes "
+                           "that you selected will do as well: they know where they were cut out.")
         form.addParam("diameter", params.FloatParam, default=-1, label="Particle diameter (Å)",
                       help="Longest diameter of the particle. -1 takes the box size of the marked particles, or "
                            "estimates it from their images where they have none; give it when that box is much larger "
@@ -49,10 +52,10 @@ class Siamese2DProtTrainPicker(Siamese2DProtBase):
                            "number when the picks come out far too many or too few; being wrong by half is no harm.")
         form.addParam("objective", params.EnumParam, choices=OBJECTIVES, default=0, expertLevel=EXPERT,
                       label="Objective",
-                      help="How unlabeled windows count. *ge-binomial*: their number of particles must fit the "
-                           "expected one; the best choice for few labels.\n*ge-kl*: the same by a simpler "
-                           "measure.\n*nnpu*, *pu*: positive-unlabeled risk.\n*pn*: all unlabeled are negative; only "
-                           "when every particle of the micrographs is marked.")
+                      help="How unlabeled windows count. *pn*: as background; particles cover so little of a "
+                           "micrograph that this works best as a rule.\n*ge-binomial*: their number of particles must "
+                           "fit the expected one; try it where particles are so dense that many are missed.\n*ge-kl*: "
+                           "the same by a simpler measure.\n*nnpu*, *pu*: positive-unlabeled risk.")
         form.addParam("autoencoder", params.FloatParam, default=0.0, expertLevel=EXPERT, label="Autoencoder weight",
                       help="Weight of reconstructing the image beside finding particles. 0 is without; 10 / number of "
                            "marked particles may help when those are few.")
@@ -75,7 +78,9 @@ class Siamese2DProtTrainPicker(Siamese2DProtBase):
     def _convertInput(self):
         micrographs = self.inputMicrographs.get()
         writeMicrographs(self.getInputPath("micrographs.star"), micrographs)
-        writeCoordinates(self.getInputPath("coordinates.star"), self.inputCoordinates.get(), micrographs)
+        if not writeLabels(self.getInputPath("coordinates.star"), self._labels(), micrographs):
+            raise ValidationException("None of the marked particles lies on the input micrographs. Choose the "
+                                      "micrographs that they were marked on, or others with the same names.")
 
     def _createOutput(self):
         picker = PickerModel(filename=self.getStagePath("picker.safetensors"),
@@ -98,36 +103,38 @@ class Siamese2DProtTrainPicker(Siamese2DProtBase):
         start = self.startModel.get()
         if start is not None and not modelExists(start):
             errors.append(f"*Start from picker*: its file {start.getFileName()} is gone. Train it again.")
-        return errors or self._validatePlacement(micrographs, coordinates)
+        if not errors and not self._labels().havePositions():
+            errors.append("*Marked particles*: these particles do not know where they were cut out (they were imported "
+                          "without coordinates). Choose particles that were extracted in Scipion, or coordinates.")
+        return errors or self._validatePlacement(micrographs, self._labels())
 
-    def _validatePlacement(self, micrographs, coordinates):
+    def _validatePlacement(self, micrographs, labels):
         """A wrong pixel size shows as particles outside of the images."""
         width, height, _ = micrographs.getDim()
         errors = validateDiameter("Particle diameter", self.getDiameter(), micrographs) if self.getDiameter() else []
         if errors:
             return errors
-        scale = coordinateScale(coordinates, micrographs)
-        farthestX, farthestY = farthestPosition(coordinates)
+        scale = labels.getPixelSize() / micrographs.getSamplingRate()
+        farthestX, farthestY = labels.farthestPosition()
         if farthestX * scale > width or farthestY * scale > height:
             return [f"*Marked particles*: some lie outside of the micrographs ({width} x {height} px). The pixel size "
-                    f"of the micrographs they were marked on ({coordinates.getMicrographs().getSamplingRate():.3f} Å) "
-                    f"or of the input micrographs ({micrographs.getSamplingRate():.3f} Å) is wrong: correct it where "
-                    "they were imported."]
+                    f"of the images they were marked on ({labels.getPixelSize():.3f} Å) or of the input micrographs "
+                    f"({micrographs.getSamplingRate():.3f} Å) is wrong: correct it where they were imported."]
         return []
 
     def _warnings(self):
-        lines, coordinates = super()._warnings(), self.inputCoordinates.get()
-        if coordinates is not None and coordinates.getSize() < FEWEST_LABELS:
-            lines.append(f"{coordinates.getSize()} marked particles are few: with fewer than {FEWEST_LABELS} none can "
-                         "be held out to choose the score threshold.")
+        lines = super()._warnings()
+        if self.inputCoordinates.get() is not None and self._labels().getSize() < FEWEST_LABELS:
+            lines.append(f"{self._labels().getSize()} marked particles are few: with fewer than {FEWEST_LABELS} the "
+                         "precision-recall curve and the score threshold are rough. Look at the picks.")
         return lines
 
     def _resultSummary(self):
         return [str(self.outputPicker)]
 
     def _methods(self):
-        return [f"A particle picker was trained on {self.inputCoordinates.get().getSize()} marked particles by "
-                f"positive-unlabeled learning (objective {OBJECTIVES[self.objective.get()]}) [Bepler2019]."] \
+        return [f"A particle picker was trained on {self._labels().getSize()} marked particles and the unlabeled rest "
+                f"of the micrographs (objective {OBJECTIVES[self.objective.get()]}) [Bepler2019]."] \
             if self.inputCoordinates.get() is not None else []
 
     def _citations(self):
@@ -138,8 +145,10 @@ class Siamese2DProtTrainPicker(Siamese2DProtBase):
         """Particle diameter in angstroms: as given, else the box size of the marked particles; None to estimate it."""
         if self.diameter.get() > 0:
             return self.diameter.get()
-        coordinates = self.inputCoordinates.get()
-        return (coordinates.getBoxSize() or 0) * coordinates.getMicrographs().getSamplingRate() or None
+        return self._labels().getDiameter()
+
+    def _labels(self):
+        return Labels(self.inputCoordinates.get())
 
     def _engineArguments(self):
         arguments = ["--micrographs", self.getInputPath("micrographs.star"),

@@ -6,7 +6,7 @@ from scipy.fft import dctn
 
 from siamese2d_engine.errors import InputError
 from siamese2d_engine.io.images import write_mrc
-from siamese2d_engine.picking.inputs import WORKING_DIAMETER, flatten, resample, working_shape
+from siamese2d_engine.picking.inputs import WORKING_DIAMETER, background, flatten, resample, working_shape
 from siamese2d_engine.picking.labels import class_prior, disc, label_mask, unlabeled_prior
 from siamese2d_engine.picking.network import ARCHITECTURES
 from siamese2d_engine.picking.preparation import prepare_micrograph
@@ -57,6 +57,26 @@ def test_preparation_removes_the_background_and_bounds_contamination():
     assert np.abs(clean).max() <= 4
     assert clean[:100].std() == pytest.approx(1, abs=0.1)
     assert np.abs(flat[:, 30:60].mean() - flat[:, 140:170].mean()) < 0.1
+
+
+def test_surroundings_of_ice_and_carbon_are_flat():
+    rng = np.random.default_rng(3)
+    noise = rng.normal(size=(400, 400)).astype(np.float32)
+    rows, columns = np.mgrid[:400, :400]
+    spoilt = noise - 3 * (np.hypot(rows - 120, columns - 200) < 18) - 2 * (rows > 300)
+    flat, plain = flatten(spoilt, 20), flatten(noise, 20)
+    ring = np.abs(np.hypot(rows - 120, columns - 200) - 28) < 6
+    edge = (rows > 270) & (rows < 285)
+    for part in (ring, edge):
+        assert abs(flat[part].mean() - plain[part].mean()) < 0.1
+
+
+def test_the_background_is_a_median_of_block_averages():
+    image = np.random.default_rng(4).normal(size=(61, 78)).astype(np.float32)
+    image[:, 40:] += 50
+    level = background(image, 20)
+    assert level.shape == image.shape
+    assert np.abs(level[:, :20]).max() < 1 and np.abs(level[:, 60:] - 50).max() < 1
 
 
 def test_a_disc_of_radius_3_has_29_pixels():

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from siamese2d_engine.picking.candidates import from_micrograph, to_micrograph
+from siamese2d_engine.picking.candidates import _without_mirrored, from_micrograph, to_micrograph
 from siamese2d_engine.picking.peaks import find_peaks, suppress
 
 
@@ -53,3 +53,12 @@ def test_coordinates_survive_the_change_of_scale():
     np.testing.assert_allclose(from_micrograph(to_micrograph(points, scale), scale), points)
     # The corner of the first pixel stays the corner.
     assert to_micrograph(np.array([[-0.5, -0.5]]), scale)[0] == pytest.approx([-0.5, -0.5])
+
+
+def test_peaks_at_the_edge_lose_what_the_mirror_image_gave_them():
+    # x, y, logit in a picture 100 wide and 80 high: on the edge, a quarter diameter inside, far inside, below typical.
+    peaks = np.array([[0.0, 40.0, 2.0], [50, 74, 1.0], [50, 40, 0.5], [99, 40, -9.0]])
+    corrected = _without_mirrored(peaks, (80, 100), -6.0, -20.0)
+    assert corrected.tolist() == [[50, 40, 0.5], [50, 74, -6 + 0.75 * 7], [0, 40, -6 + 0.5 * 8], [99, 40, -9]]
+    assert len(_without_mirrored(peaks, (80, 100), -6.0, -1.0)) == 2
+    assert _without_mirrored(peaks[:0], (80, 100), -6.0, -1.0).shape == (0, 3)

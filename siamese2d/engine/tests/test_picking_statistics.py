@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from siamese2d_engine.picking.calibration import fit_calibration, logit, probability
+from siamese2d_engine.picking.calibration import fit_calibration, fit_offset, logit, probability
 from siamese2d_engine.picking.precision_recall import (
     Ranking,
     average_precision,
@@ -92,6 +92,14 @@ def test_calibrated_probabilities_match_the_share_of_particles():
     for low, high in [(0.1, 0.5), (0.5, 0.9), (0.9, 1.0)]:
         inside = (p >= low) & (p < high)
         assert true[inside].mean() == pytest.approx(p[inside].mean(), abs=0.08)
+
+
+def test_without_held_out_labels_probabilities_add_up_to_the_expected_number():
+    scores = _sample()[0].scores
+    for expected in (40.0, 400.0):
+        calibration = fit_offset(scores, expected)
+        assert calibration[0] == 1 and probability(scores, calibration).sum() == pytest.approx(expected, rel=1e-6)
+    assert probability(scores, fit_offset(scores, 1e9)).sum() == pytest.approx(0.9 * len(scores), rel=1e-6)
 
 
 def test_calibration_with_separated_labels_stays_finite():

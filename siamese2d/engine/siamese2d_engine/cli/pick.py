@@ -19,8 +19,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     inputs.add_argument("--model", type=Path, required=True, metavar="FILE", help="picker.safetensors of train-picker")
     selection = parser.add_argument_group("selection")
     selection.add_argument("--threshold", type=common.fraction, default=None, metavar="T",
-                           help="probability from which a candidate is picked; by default the model's, where the F1 of "
-                           "the held-out labels is best. The same command with another threshold does not score again")
+                           help="probability from which a candidate is picked; by default the model's: 0.5 where "
+                           "particles' scores stand apart from the others, else where the F1 of the held-out labels is "
+                           "best. The same command with another threshold does not score again")
     common.add_run_arguments(parser, seed=False)
 
 

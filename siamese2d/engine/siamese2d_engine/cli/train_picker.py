@@ -34,9 +34,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                           "the estimate in training.json is far off")
     objective = parser.add_argument_group("objective")
     objective.add_argument("--objective", choices=tuple(OBJECTIVES), default=Settings.objective,
-                           help="what to make of unlabeled pixels: ge-binomial and ge-kl hold their number of "
-                           "particles to the expected one, nnpu and pu correct for hidden particles, pn takes all for "
-                           "background (safe with few particles per micrograph)")
+                           help="what to make of unlabeled pixels: pn takes all for background, which ranks best as "
+                           "long as particles cover little of the micrographs; nnpu and pu correct for hidden "
+                           "particles, ge-binomial and ge-kl hold their number to the expected one: try these where "
+                           "particles are so dense that most of the background is particles")
     weights = ", ".join(f"{name} {weight:g}" for name, weight in DEFAULT_WEIGHTS.items())
     objective.add_argument("--penalty-weight", type=common.positive_float, default=Settings.weight, metavar="W",
                            help=f"weight of the penalty of the two ge objectives (by default {weights}); lower it when "
@@ -46,7 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                            "may help with few labels")
     objective.add_argument("--warm-up", type=common.fraction, default=Settings.warm_up, metavar="F",
                            help="share of the epochs, at the start, in which unlabeled pixels are taken for "
-                           "background; without it the other objectives tend to discover contamination")
+                           "background; without it the objectives other than pn tend to discover contamination")
     network = parser.add_argument_group("network")
     fields = ", ".join(f"{name} {a.receptive_field / 20:.1f}" for name, a in ARCHITECTURES.items())
     network.add_argument("--network", choices=tuple(ARCHITECTURES), default=Settings.network,

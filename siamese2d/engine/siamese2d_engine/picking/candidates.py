@@ -30,7 +30,21 @@ def find_candidates(network: PickerNetwork, image: np.ndarray, floor: float, ori
     peaks = find_peaks(smooth, SEPARATION * WORKING_DIAMETER / step, floor)
     peaks[:, :2] *= step
     inside = (peaks[:, 0] <= image.shape[1] - 0.5) & (peaks[:, 1] <= image.shape[0] - 0.5)
-    return peaks[inside]
+    return _without_mirrored(peaks[inside], image.shape, float(np.median(scores)), floor)
+
+
+def _without_mirrored(peaks: np.ndarray, shape: tuple[int, int], typical: float, floor: float) -> np.ndarray:
+    """Take back what peaks near the edge owe to the mirror image beyond it; what is still above `floor`, best first.
+
+    The network sees the part inside twice and counts it twice: only the visible share, one half for a centre on the
+    edge, is evidence. Evidence is how far a logit lies above the `typical` one of the micrograph.
+    """
+    distance = np.minimum(peaks[:, :2], np.array([shape[1], shape[0]]) - 1 - peaks[:, :2]).min(axis=1, initial=np.inf)
+    visible = 0.5 + 0.5 * np.clip(distance / (WORKING_DIAMETER / 2), 0, 1)
+    corrected = peaks.copy()
+    corrected[:, 2] = np.where(peaks[:, 2] > typical, typical + visible * (peaks[:, 2] - typical), peaks[:, 2])
+    corrected = corrected[corrected[:, 2] > floor]
+    return corrected[np.argsort(-corrected[:, 2], kind="stable")]
 
 
 def _refined(scores: np.ndarray) -> np.ndarray:

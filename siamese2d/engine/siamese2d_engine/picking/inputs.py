@@ -32,12 +32,27 @@ def resample(image: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
 def flatten(image: np.ndarray, diameter: float, clip: float = CLIP) -> np.ndarray:
     """Remove the background of `image` `(h, w)` and scale its noise to 1, robustly; float32.
 
-    Contamination (ice, carbon) is clipped first so that it does not leak into the background of its surroundings; the
-    background is a Gaussian average over about a particle's `diameter` (pixels). Invariant to ``a x + b`` with a > 0.
+    Particles have a `diameter` of so many pixels. Invariant to ``a x + b`` with a > 0.
     """
     clipped = robust_scale(image, clip)
-    flat = clipped - ndimage.gaussian_filter(clipped, diameter, mode="reflect", truncate=3)
-    return robust_scale(flat, clip)
+    return robust_scale(clipped - background(clipped, diameter), clip)
+
+
+def background(image: np.ndarray, diameter: float) -> np.ndarray:
+    """Median over a square of three particle diameters, smoothed over a quarter; float32 as large as `image` `(h, w)`.
+
+    Unlike a Gaussian average the median follows the edge of carbon and is blind to ice that fills less than half of the
+    square: particles beside them do not lie in their halo. It is taken on block averages, for speed.
+    """
+    block = max(1, int(diameter // 5))
+    missing = [-n % block for n in image.shape]
+    padded = np.pad(image, [(0, m) for m in missing], mode="symmetric")
+    coarse = padded.reshape(padded.shape[0] // block, block, padded.shape[1] // block, block).mean(axis=(1, 3))
+    size = 2 * round(1.5 * diameter / block) + 1
+    level = ndimage.median_filter(coarse, size=size, mode="reflect")
+    level = ndimage.gaussian_filter(level, 0.25 * diameter / block, mode="reflect", truncate=3)
+    fine = ndimage.zoom(level, block, order=1, mode="nearest", grid_mode=True)
+    return fine[:image.shape[0], :image.shape[1]]
 
 
 def robust_scale(image: np.ndarray, clip: float) -> np.ndarray:

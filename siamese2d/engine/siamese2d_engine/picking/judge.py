@@ -7,6 +7,7 @@ import numpy as np
 from scipy.spatial import cKDTree
 
 from siamese2d_engine.picking.candidates import find_candidates
+from siamese2d_engine.picking.gap import Gap, find_gap
 from siamese2d_engine.picking.inputs import WORKING_DIAMETER
 from siamese2d_engine.picking.labels import class_prior
 from siamese2d_engine.picking.network import PickerNetwork
@@ -17,6 +18,22 @@ from siamese2d_engine.picking.sampling import LabelledMicrograph
 MATCH_RADIUS = 0.4 * WORKING_DIAMETER
 # Logits below which nothing is looked at.
 FLOOR = -12.0
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What the scores of all candidates in the labelled micrographs say.
+
+    Attributes
+    ----------
+    density : float
+        Particles per working pixel.
+    gap : Gap or None
+        Between the logits of particles and everything else; None where they do not stand apart.
+    """
+
+    density: float
+    gap: Gap | None
 
 
 @dataclass(frozen=True)
@@ -80,18 +97,24 @@ class Judge:
         found, missed = average_precision * self.labels + 1, (1 - average_precision) * self.labels + 1
         return math.sqrt(found * missed / (self.labels + 2) ** 3)
 
-    def estimate_density(self, network: PickerNetwork) -> float:
-        """Particles per working pixel by `estimate_particles` with all labels; the guess where it can't tell.
+    def survey(self, network: PickerNetwork, orientations: int = 1) -> Survey:
+        """Number of particles, and the gap between their scores and others.
 
-        Training labels are found a little too easily, but the few held-out ones alone would err more.
+        Particles are counted above the gap. Where there is none they are estimated from all labels by
+        `estimate_particles` (training labels are found a little too easily, but the few held-out ones alone would err
+        more), and are the guess where that can't tell.
         """
-        particles = estimate_particles(_ranking(network, self.census, orientations=1))
-        return self.guess if particles is None else particles / sum(m.image.size for m in self.census)
+        ranking = _ranking(network, self.census, orientations, floor=-math.inf)
+        gap = find_gap(ranking)
+        particles = estimate_particles(ranking) if gap is None else float((ranking.scores >= gap.score).sum())
+        pixels = sum(m.image.size for m in self.census)
+        return Survey(self.guess if particles is None else particles / pixels, gap)
 
 
-def _ranking(network: PickerNetwork, micrographs: list[LabelledMicrograph], orientations: int) -> Ranking:
+def _ranking(network: PickerNetwork, micrographs: list[LabelledMicrograph], orientations: int,
+             floor: float = FLOOR) -> Ranking:
     """Candidates against hidden labels; those on other labels are left out."""
-    candidates = [_without(find_candidates(network, m.image, FLOOR, orientations), m.labels) for m in micrographs]
+    candidates = [_without(find_candidates(network, m.image, floor, orientations), m.labels) for m in micrographs]
     return rank(candidates, [m.hidden for m in micrographs], MATCH_RADIUS)
 
 

@@ -14,7 +14,9 @@ class Settings:
     expected : float or None
         Particles per micrograph; None to estimate.
     objective : str
-        A key of `objectives.OBJECTIVES`.
+        A key of `objectives.OBJECTIVES`. Positive-negative risk is the default: particles cover about one percent of
+        the unlabeled pixels, and taking them for background costs less than the other objectives' errors about
+        contamination.
     weight : float or None
         Weight of the penalty in the generalized-expectation objectives; None for the objective's default.
     autoencoder : float
@@ -41,7 +43,7 @@ class Settings:
 
     diameter: float | None = None
     expected: float | None = None
-    objective: str = "ge-binomial"
+    objective: str = "pn"
     weight: float | None = None
     autoencoder: float = 0.0
     network: str = "medium"

@@ -14,10 +14,11 @@ from siamese2d_engine.io.coordinates import SCORE, X, Y, group_by_micrograph, wr
 from siamese2d_engine.io.micrographs import NAME, MicrographSet
 from siamese2d_engine.io.models import save_model
 from siamese2d_engine.io.star import read_star, write_star
-from siamese2d_engine.picking.calibration import fit_calibration, probability
+from siamese2d_engine.picking.calibration import fit_calibration, fit_offset, probability
 from siamese2d_engine.picking.candidates import find_candidates, from_micrograph, to_micrograph
 from siamese2d_engine.picking.diameter import estimate_diameter
 from siamese2d_engine.picking.inputs import WORKING_DIAMETER
+from siamese2d_engine.picking.gap import Gap
 from siamese2d_engine.picking.judge import Judge
 from siamese2d_engine.picking.model import Picker, load_picker
 from siamese2d_engine.picking.network import ARCHITECTURES, PickerNetwork
@@ -36,7 +37,7 @@ MOST_MICROGRAPHS = 200
 # Labelled micrographs in which particles are counted when their number is not given.
 MOST_COUNTED = 20
 # Probability below which a candidate is not worth a row.
-FLOOR = 0.005
+FLOOR = 1e-4
 NO_LABELS = np.zeros((0, 2))
 
 
@@ -152,11 +153,12 @@ def _write_results(run: Run, state: State, judge: Judge, settings: Settings, pre
     network = state.average
     network.load_state_dict(state.best)
     logits = judge.ranking(network)
-    density = judge.guess if state.density is None else state.density
+    survey = judge.survey(network, orientations=4)
+    density = survey.density if settings.expected is None else state.density
     expected = judge.expected(density)
-    calibration = fit_calibration(logits, expected)
+    calibration = _calibration(survey.gap, logits, judge, expected)
     ranking = Ranking(probability(logits.scores, calibration), logits.hits, logits.labels)
-    threshold = best_threshold(ranking, expected)
+    threshold = best_threshold(ranking, expected) if judge.has_held_out and not survey.gap else 0.5
     record = {
         "epochs": [_public(epoch, judge, density) for epoch in state.epochs],
         "best_epoch": state.best_epoch,
@@ -169,6 +171,7 @@ def _write_results(run: Run, state: State, judge: Judge, settings: Settings, pre
         "held_out_labels": ranking.labels if judge.has_held_out else 0,
         "held_out_average_precision": _average_precision(ranking, expected) if judge.has_held_out else None,
         "threshold": threshold,
+        "threshold_in_gap": survey.gap is not None,
         "precision_recall": curve_points(ranking, expected),
     }
     picker = Picker(network, settings.diameter, calibration, threshold)
@@ -178,6 +181,13 @@ def _write_results(run: Run, state: State, judge: Judge, settings: Settings, pre
     write_json(run.path("training.json"), record)
     run.results.update({key: record[key] for key in ("best_epoch", "expected_particles", "threshold",
                                                      "held_out_average_precision")})
+
+
+def _calibration(gap: Gap | None, logits: Ranking, judge: Judge, expected: float) -> tuple[float, float]:
+    """By the gap, which is clearer than a few held-out labels; else by these; else by the number of particles alone."""
+    if gap is not None:
+        return gap.calibration()
+    return fit_calibration(logits, expected) if judge.has_held_out else fit_offset(logits.scores, expected)
 
 
 def _average_precision(ranking: Ranking, expected: float) -> float:

@@ -230,7 +230,7 @@ def run_epochs(state: State, sampler: Sampler, settings: Settings, checkpoint: P
         found_at = judge.found_at(state.average)
         state.epochs.append({"epoch": epoch, "loss": loss, "penalty": penalty, "found_at": found_at})
         if state.density is None and not in_warm_up(epoch + 1, settings):
-            state.density = judge.estimate_density(state.average)
+            state.density = judge.survey(state.average).density
         if not state.best_epoch or _is_progress(state, judge):
             state.best_epoch = epoch
             state.best = {name: tensor.detach().clone() for name, tensor in state.average.state_dict().items()}
