@@ -1,7 +1,8 @@
 # Two commands do everything: `make demo` and `make test`. Both set up what they need in .build/ and reuse it.
 #
 #   make demo                                   simulated micrographs -> 2D classes, in a real Scipion project
-#   make demo DATA=FOLDER [PIXEL_SIZE=1.5] [COORDINATES=FILE] [DIAMETER=120]   the same on your own micrographs
+#   make demo DATA=FOLDER [PIXEL_SIZE=1.5] [COORDINATES=FILE] [DIAMETER=120]   the same on your own micrographs;
+#                                               without coordinates, particles are found by their diameter first
 #   make gui                                    open the demo's project in Scipion's window
 #   make test                                   engine tests and Scipion tests
 #   make clean                                  remove .build/

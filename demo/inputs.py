@@ -28,10 +28,10 @@ class DemoInput:
         Glob pattern of the micrographs.
     pixel_size : float
         Angstroms per pixel.
-    labels : Path
-        Coordinates to train the picker with (STAR or CSV).
+    labels : Path or None
+        Coordinates to train the picker with (STAR or CSV); None finds particles by their diameter first.
     diameter : float
-        Particle diameter in angstroms; 0 asks the picker to estimate it.
+        Particle diameter in angstroms; 0 asks the picker to estimate it from the labels.
     test_micrographs : list of str
         Stems of the micrographs that no label comes from.
     truths : dict of str to Path
@@ -42,7 +42,7 @@ class DemoInput:
 
     pattern: str
     pixel_size: float
-    labels: Path
+    labels: Path | None
     diameter: float
     test_micrographs: list[str]
     truths: dict[str, Path] = field(default_factory=dict)
@@ -68,7 +68,7 @@ def simulated(engine: str, folder: Path) -> DemoInput:
 
 
 def own(data: Path, pixel_size: float | None, coordinates: Path | None, diameter: float, folder: Path) -> DemoInput:
-    """A person's own micrographs and labels.
+    """A person's own micrographs, and labels where there are any.
 
     Labels are drawn from the first half of the micrographs (by name); the others are for measuring. With a column
     `annotator`, the first annotator's labels train, and the picks are measured against each annotator.
@@ -79,9 +79,18 @@ def own(data: Path, pixel_size: float | None, coordinates: Path | None, diameter
     endings = sorted({path.suffix for path in images})
     if len(endings) > 1:
         raise SystemExit(f"DATA={data}: micrographs of several types ({', '.join(endings)}). Keep one type in the folder.")
-    coordinates = coordinates or _find_coordinates(data)
-    rows = _read_csv(coordinates)
     stems = [path.stem for path in images]
+    pixel_size = _pixel_size(pixel_size, images[0])
+    folder.mkdir(parents=True, exist_ok=True)
+    coordinates = coordinates or _find_coordinates(data)
+    if coordinates is None:
+        if not diameter:
+            raise SystemExit(f"DATA={data}: no coordinates there. Pass DIAMETER in angstroms, to find particles by their "
+                             "size first; or COORDINATES=FILE, a CSV file with the columns micrograph, x, y (pixels of "
+                             "the micrographs, row 0 on top) and about 100 marked particles.")
+        return DemoInput(pattern=_importable(data, images, pixel_size, folder), pixel_size=pixel_size, labels=None,
+                         diameter=diameter, test_micrographs=stems)
+    rows = _read_csv(coordinates)
     training = stems[: max(1, len(stems) // 2)]
     annotators = list(dict.fromkeys(row.get("annotator", "") for row in rows))
     candidates = [row for row in rows if row["micrograph"] in training and row.get("annotator", "") == annotators[0]]
@@ -89,9 +98,7 @@ def own(data: Path, pixel_size: float | None, coordinates: Path | None, diameter
         raise SystemExit(f"COORDINATES={coordinates}: no labels on {training[0]} to {training[-1]}. The picker is trained on "
                          "the first half of the micrographs by name; mark some particles there.")
     random.Random(0).shuffle(candidates)
-    folder.mkdir(parents=True, exist_ok=True)
     test = [stem for stem in stems if stem not in training] or training
-    pixel_size = _pixel_size(pixel_size, images[0])
     return DemoInput(
         pattern=_importable(data, images, pixel_size, folder),
         pixel_size=pixel_size,
@@ -124,12 +131,9 @@ def _names(star: Path, stem: str) -> bool:
     return re.search(rf"\b{re.escape(stem)}\b", star.read_text()) is not None
 
 
-def _find_coordinates(data: Path) -> Path:
+def _find_coordinates(data: Path) -> Path | None:
     found = sorted([*data.glob("*.csv"), *data.parent.glob("*.csv")])
-    if not found:
-        raise SystemExit(f"DATA={data}: no coordinates found. Pass COORDINATES=FILE, a CSV file with the columns micrograph, "
-                         "x, y (pixels of the micrographs, row 0 on top) and about 100 marked particles.")
-    return found[0]
+    return found[0] if found else None
 
 
 def _read_csv(path: Path) -> list[dict]:

@@ -13,18 +13,19 @@ from siamese2d.viewers.plots.class_averages import plot_class_averages
 from inputs import DemoInput
 from workflow import stage_folder
 
-STAGES = {"normalize": "normalize", "train picker": "train-picker", "pick": "pick", "extract": "extract",
-          "train embedding": "train", "classify": "classify"}
+STAGES = {"normalize": "normalize", "pick without labels": "pick-unlabeled", "extract first picks": "extract",
+          "classify first picks": "classify", "train picker": "train-picker", "pick": "pick",
+          "extract": "extract", "train embedding": "train", "classify": "classify"}
 MATCH_RADIUS_SHARE = 0.4  # of the particle diameter: nearer than that, a pick and a true centre are the same particle
 
 
 def print_time_and_memory(runs: dict) -> None:
     """One line per stage: the protocol's wall time, and the engine's own CPU time and peak memory."""
-    print(f"\n{'stage':<18}{'wall s':>8}{'engine CPU s':>14}{'peak MB':>9}")
+    print(f"\n{'stage':<22}{'wall s':>8}{'engine CPU s':>14}{'peak MB':>9}")
     for stage, protocol in runs.items():
         record = _record(protocol, STAGES[stage]) if stage in STAGES else None
         cpu, memory = (f"{record['cpu_seconds']:.0f}", f"{record['peak_memory_mb']:.0f}") if record else ("-", "-")
-        print(f"{stage:<18}{protocol.getElapsedTime().total_seconds():>8.0f}{cpu:>14}{memory:>9}")
+        print(f"{stage:<22}{protocol.getElapsedTime().total_seconds():>8.0f}{cpu:>14}{memory:>9}")
 
 
 def evaluate(engine: str, runs: dict, source: DemoInput, folder: Path) -> dict:

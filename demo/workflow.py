@@ -7,10 +7,10 @@ from pathlib import Path
 from pyworkflow.project import Manager
 from pyworkflow.protocol import STATUS_FINISHED
 
-from pwem.protocols import ProtImportMicrographs
+from pwem.protocols import ProtClassesSelector, ProtImportMicrographs
 from siamese2d.protocols import (Siamese2DProtClassify, Siamese2DProtExtract, Siamese2DProtImportCoordinates,
-                                 Siamese2DProtNormalize, Siamese2DProtPick, Siamese2DProtTrainEmbedding,
-                                 Siamese2DProtTrainPicker)
+                                 Siamese2DProtNormalize, Siamese2DProtPick, Siamese2DProtPickUnlabeled,
+                                 Siamese2DProtTrainEmbedding, Siamese2DProtTrainPicker)
 
 from inputs import DemoInput
 
@@ -56,10 +56,9 @@ def run_chain(project, source: DemoInput, classes: int) -> dict:
     run("import micrographs", ProtImportMicrographs, filesPath=source.pattern, samplingRate=source.pixel_size,
         voltage=300.0, sphericalAberration=2.7, amplitudeContrast=0.1)
     run("normalize", Siamese2DProtNormalize, inputMicrographs=("import micrographs", "outputMicrographs"))
-    run("import labels", Siamese2DProtImportCoordinates, inputMicrographs=("import micrographs", "outputMicrographs"),
-        coordinatesFile=str(source.labels), diameter=source.diameter or -1)
+    labels = _import_labels(run, source) if source.labels else _find_labels(run, source, classes // 2)
     run("train picker", Siamese2DProtTrainPicker, inputMicrographs=("normalize", "outputMicrographs"),
-        inputCoordinates=("import labels", "outputCoordinates"))
+        inputCoordinates=labels)
     run("pick", Siamese2DProtPick, inputMicrographs=("normalize", "outputMicrographs"),
         inputPicker=("train picker", "outputPicker"))
     run("extract", Siamese2DProtExtract, inputCoordinates=("pick", "outputCoordinates"))
@@ -67,6 +66,28 @@ def run_chain(project, source: DemoInput, classes: int) -> dict:
     run("classify", Siamese2DProtClassify, inputParticles=("extract", "outputParticles"),
         inputEmbedding=("train embedding", "outputEmbedding"), numberOfClasses=classes)
     return runs
+
+
+def _import_labels(run, source: DemoInput) -> tuple[str, str]:
+    """Labels from a file; stage and output that hold them."""
+    run("import labels", Siamese2DProtImportCoordinates, inputMicrographs=("import micrographs", "outputMicrographs"),
+        coordinatesFile=str(source.labels), diameter=source.diameter or -1)
+    return "import labels", "outputCoordinates"
+
+
+def _find_labels(run, source: DemoInput, classes: int) -> tuple[str, str]:
+    """Labels without a mark by hand: picks by size, their classes, and the particles of the larger half of these.
+
+    A person would choose the classes by eye.
+    """
+    run("pick without labels", Siamese2DProtPickUnlabeled, inputMicrographs=("normalize", "outputMicrographs"),
+        diameter=source.diameter)
+    run("extract first picks", Siamese2DProtExtract, inputCoordinates=("pick without labels", "outputCoordinates"))
+    run("classify first picks", Siamese2DProtClassify, inputParticles=("extract first picks", "outputParticles"),
+        numberOfClasses=classes)
+    run("select classes", ProtClassesSelector, inputClasses=("classify first picks", "outputClasses"),
+        firstNElements=(classes + 1) // 2)
+    return "select classes", "output"
 
 
 def stage_folder(protocol, stage: str) -> Path:

@@ -47,4 +47,24 @@
   doi       = {http://dx.doi.org/10.1109/CVPR.2015.7298682}
 }
 
+@article{Lindeberg1998,
+  title   = {Feature Detection with Automatic Scale Selection},
+  author  = {Lindeberg, Tony},
+  journal = {International Journal of Computer Vision},
+  volume  = {30},
+  pages   = {79-116},
+  year    = {1998},
+  doi     = {http://dx.doi.org/10.1023/A:1008045108935}
+}
+
+@article{Roseman2003,
+  title   = {Particle finding in electron micrographs using a fast local correlation algorithm},
+  author  = {Roseman, Alan M.},
+  journal = {Ultramicroscopy},
+  volume  = {94},
+  pages   = {225-236},
+  year    = {2003},
+  doi     = {http://dx.doi.org/10.1016/S0304-3991(02)00333-9}
+}
+
 """

@@ -69,15 +69,57 @@ def writeCoordinates(path, coordinates, micrographs):
     int
         Number of coordinates written.
     """
-    scale = coordinateScale(coordinates, micrographs)
+    items = ((coordinate.getObjId(), coordinate) for coordinate in _enabled(coordinates))
+    return _writePositions(path, items, coordinateScale(coordinates, micrographs), micrographs)
+
+
+def writeLabels(path, labels, micrographs):
+    """Write marked particles as coordinates in the pixels of `micrographs`; as `writeCoordinates`.
+
+    Parameters
+    ----------
+    path : str
+        STAR file to write.
+    labels : Labels
+        Those without a position are left out.
+    micrographs : SetOfMicrographs
+        Micrographs on which the engine will use them; labels on others are left out.
+
+    Returns
+    -------
+    int
+        Number of labels written.
+    """
+    items = ((itemId, coordinate) for itemId, coordinate in labels if coordinate is not None)
+    return _writePositions(path, items, labels.getPixelSize() / micrographs.getSamplingRate(), micrographs)
+
+
+def _writePositions(path, items, scale, micrographs):
     fileNames = _FileNames(micrographs)
     rows = []
-    for coordinate in _enabled(coordinates):
+    for itemId, coordinate in items:
         fileName = fileNames.of(coordinate)
         if fileName is not None:
             x, y = exactPosition(coordinate)
-            rows.append({MICROGRAPH: fileName, X: x * scale, Y: y * scale, ITEM_ID: coordinate.getObjId()})
+            rows.append({MICROGRAPH: fileName, X: x * scale, Y: y * scale, ITEM_ID: itemId})
     writeTables(path, {"coordinates": rows})
+    return len(rows)
+
+
+def writeTemplates(path, templates):
+    """Write the images of averages, or of the representatives of 2D classes, as a STAR file of references.
+
+    Returns
+    -------
+    int
+        Number of images written.
+    """
+    images = (item if isinstance(item, Particle) else item.getRepresentative() for item in _enabled(templates))
+    rows = []
+    for image in images:
+        index, fileName = image.getLocation()
+        rows.append({"rlnReferenceImage": f"{max(index, 1):06d}@{fileName}"})
+    writeTables(path, {"classes": rows})
     return len(rows)
 
 
@@ -156,12 +198,6 @@ def _writeParticleRows(path, particles, items, aligned, withCtf, micrographPixel
 def coordinateScale(coordinates, micrographs):
     """Factor from the pixels that coordinates were marked in to those of other micrographs."""
     return coordinates.getMicrographs().getSamplingRate() / micrographs.getSamplingRate()
-
-
-def farthestPosition(coordinates):
-    """Largest x and largest y among coordinates, in their own pixels."""
-    positions = np.array([coordinate.getPosition() for coordinate in coordinates])
-    return tuple(positions.max(axis=0).tolist())
 
 
 def exactPosition(coordinate):

@@ -8,8 +8,9 @@ import unittest
 from siamese2d import Plugin
 from siamese2d.objects import EmbeddingModel, PickerModel
 from siamese2d.protocols import (Siamese2DProtClassify, Siamese2DProtExtract, Siamese2DProtNormalize, Siamese2DProtPick,
-                                 Siamese2DProtTrainEmbedding, Siamese2DProtTrainPicker, protocol_extract,
-                                 protocol_normalize, protocol_train_embedding, protocol_train_picker)
+                                 Siamese2DProtPickUnlabeled, Siamese2DProtTrainEmbedding, Siamese2DProtTrainPicker,
+                                 protocol_extract, protocol_normalize, protocol_pick_unlabeled,
+                                 protocol_train_embedding, protocol_train_picker)
 from siamese2d.tests.layer import FolderTest
 
 # All in one process: most of the time of a --help goes into starting the engine.
@@ -20,6 +21,7 @@ commands = next(a for a in build_parser()._actions if isinstance(a, argparse._Su
 print(json.dumps({name: parser.format_help() for name, parser in commands.choices.items()}))
 """
 CHOICES = [("normalize", "--method", protocol_normalize.METHODS),
+           ("pick-unlabeled", "--contrast", protocol_pick_unlabeled.CONTRASTS),
            ("train-picker", "--objective", protocol_train_picker.OBJECTIVES),
            ("train-picker", "--network", protocol_train_picker.NETWORKS),
            ("extract", "--edge", protocol_extract.EDGES),
@@ -61,6 +63,8 @@ class TestContract(FolderTest):
         contrastive = protocol_train_embedding.CONTRASTIVE
         settings = [
             (Siamese2DProtNormalize, {"inputMicrographs": micrographs}),
+            (Siamese2DProtPickUnlabeled, {"inputMicrographs": micrographs, "diameter": 30.0, "threshold": 4.0,
+                                          "inputTemplates": particles}),
             (Siamese2DProtTrainPicker, {"inputMicrographs": micrographs, "inputCoordinates": coordinates,
                                         "expectedParticles": 30, "startModel": picker}),
             (Siamese2DProtPick, {"inputMicrographs": micrographs, "inputPicker": picker, "threshold": 0.5}),

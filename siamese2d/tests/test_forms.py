@@ -2,14 +2,14 @@
 
 from unittest import mock
 
-from pwem.objects import SetOfClasses2D, SetOfCTF, SetOfMicrographs
+from pwem.objects import Coordinate, SetOfClasses2D, SetOfCTF, SetOfMicrographs, SetOfParticles
 from pyworkflow.exceptions import ValidationException
 from pyworkflow.object import Pointer
 
 from siamese2d import Plugin
 from siamese2d.objects import EmbeddingModel, PickerModel
 from siamese2d.protocols import (Siamese2DProtClassify, Siamese2DProtExtract, Siamese2DProtNormalize, Siamese2DProtPick,
-                                 Siamese2DProtTrainEmbedding, Siamese2DProtTrainPicker)
+                                 Siamese2DProtPickUnlabeled, Siamese2DProtTrainEmbedding, Siamese2DProtTrainPicker)
 from siamese2d.protocols.protocol_extract import OTHER
 from siamese2d.protocols.protocol_train_embedding import TRIPLET
 from siamese2d.tests.layer import FolderTest, makeCtf
@@ -110,6 +110,62 @@ class TestTrainPickerForm(FormTest):
         self.assertRefused(Siamese2DProtTrainPicker, "picker.safetensors is gone", inputMicrographs=self.micrographs,
                            inputCoordinates=self.makeCoordinates(self.micrographs, [(0, 10, 20)]),
                            startModel=self.picker(exists=False))
+
+
+    def testParticlesAndClassesAreLabelsToo(self):
+        particles = self.located(self.makeParticles())
+        self.assertAccepted(Siamese2DProtTrainPicker, inputMicrographs=self.micrographs, inputCoordinates=particles)
+        classes = SetOfClasses2D(filename="classes.sqlite")
+        classes.setImages(Pointer(value=particles))
+        classes.classifyItems(updateItemCallback=lambda particle, _: particle.setClassId(1 + particle.getObjId() % 2))
+        classes.write()
+        protocol = self.make(Siamese2DProtTrainPicker, inputMicrographs=self.micrographs, inputCoordinates=classes)
+        self.assertEqual(protocol.validate(), [])
+        self.assertIn("6 marked particles are few", " ".join(protocol.warnings()))
+
+    def testParticlesWithoutCoordinates(self):
+        self.assertRefused(Siamese2DProtTrainPicker, "Marked particles", "do not know where",
+                           inputMicrographs=self.micrographs, inputCoordinates=self.makeParticles())
+
+    def testParticlesOfLargerMicrographs(self):
+        self.assertRefused(Siamese2DProtTrainPicker, "Marked particles", "outside", "3.000", "2.000",
+                           inputMicrographs=self.micrographs,
+                           inputCoordinates=self.located(self.makeParticles(), x=50))
+
+    def located(self, particles, x=10):
+        """A copy of a set of particles, each of which knows where it was cut out."""
+        located = SetOfParticles(filename="located.sqlite")
+        located.copyInfo(particles)
+        for particle in particles:
+            coordinate = Coordinate()
+            coordinate.setMicrograph(self.micrographs.getFirstItem())
+            coordinate.setPosition(x, 10)
+            particle.setCoordinate(coordinate)
+            located.append(particle.clone())
+        located.write()
+        return located
+
+
+class TestPickUnlabeledForm(FormTest):
+    def testGood(self):
+        self.assertAccepted(Siamese2DProtPickUnlabeled, inputMicrographs=self.makeMicrographs(), diameter=30)
+        self.assertAccepted(Siamese2DProtPickUnlabeled, inputMicrographs=self.makeMicrographs(name="more"), diameter=30,
+                            largestDiameter=50)
+
+    def testBadDiameters(self):
+        micrographs = self.makeMicrographs()
+        for words, values in ((("Particle diameter", "angstroms"), {}),
+                              (("Particle diameter", "at least 8"), {"diameter": 10}),
+                              (("Largest diameter", "smaller than"), {"diameter": 30, "largestDiameter": 20}),
+                              (("Largest diameter", "larger than the micrographs"),
+                               {"diameter": 30, "largestDiameter": 200}),
+                              (("Largest diameter", "templates"), {"diameter": 30, "largestDiameter": 40,
+                                                                   "inputTemplates": self.makeParticles()})):
+            self.assertRefused(Siamese2DProtPickUnlabeled, *words, inputMicrographs=micrographs, **values)
+
+    def testThreshold(self):
+        self.assertRefused(Siamese2DProtPickUnlabeled, "Score threshold", "0 or more", diameter=30, threshold=-1.0,
+                           inputMicrographs=self.makeMicrographs())
 
 
 class TestGpu(FormTest):

@@ -80,7 +80,7 @@ class TestChain(ProjectTest, SetAssertions):
     def _run_trainPicker(self):
         return self.run_(Siamese2DProtTrainPicker, inputMicrographs=(self.stage("normalize"), "outputMicrographs"),
                          inputCoordinates=(self.stage("labels"), "outputCoordinates"), numberOfThreads=2, epochs=3,
-                         network=NETWORKS.index("small"), fromScratch=True)
+                         network=NETWORKS.index("small"))
 
     def _run_pick(self):
         return self.run_(Siamese2DProtPick, inputMicrographs=(self.stage("normalize"), "outputMicrographs"),

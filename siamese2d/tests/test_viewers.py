@@ -417,7 +417,7 @@ class TestViewers(pwtests.BaseTest):
 
     def test_every_button_of_a_run_that_has_not_begun_says_so(self):
         stages = [getattr(viewers, name) for name in viewers.__all__ if issubclass(getattr(viewers, name), StageViewer)]
-        self.assertEqual(6, len(stages))
+        self.assertEqual(7, len(stages))
         for viewer_class in stages:
             viewer = self.open(viewer_class, self.protocol(viewer_class._targets[0]))
             for button in viewer.PLOTS:
@@ -546,6 +546,15 @@ class TestViewers(pwtests.BaseTest):
         self.assertEqual((2, 5), (browser.plot.kept_here, browser.plot.kept))
         self.assertEqual(0.25, browser.plot.threshold)
         self.assertIn("mic2", texts(figure))
+
+    def test_picks_without_labels_have_the_largest_diameter(self):
+        trained = self.picked([5.0, 7.0])
+        protocol = self.protocol(protocols.Siamese2DProtPickUnlabeled,
+                                 inputMicrographs=(trained.inputMicrographs.getObjValue(), "outputMicrographs"))
+        protocol.diameter.set(30.0)
+        protocol.largestDiameter.set(44.0)
+        viewer = self.open(viewers.Siamese2DPickUnlabeledViewer, protocol)
+        self.assertEqual(44.0 / PIXEL_SIZE, viewer._diameter())
 
     def test_pick_without_candidates_and_without_image(self):
         protocol = self.picked([])

@@ -5,8 +5,10 @@ from siamese2d.viewers.viewer_extract import Siamese2DExtractViewer
 from siamese2d.viewers.viewer_model import Siamese2DModelViewer
 from siamese2d.viewers.viewer_normalize import Siamese2DNormalizeViewer
 from siamese2d.viewers.viewer_pick import Siamese2DPickViewer
+from siamese2d.viewers.viewer_pick_unlabeled import Siamese2DPickUnlabeledViewer
 from siamese2d.viewers.viewer_train_embedding import Siamese2DTrainEmbeddingViewer
 from siamese2d.viewers.viewer_train_picker import Siamese2DTrainPickerViewer
 
 __all__ = ["Siamese2DClassifyViewer", "Siamese2DExtractViewer", "Siamese2DModelViewer", "Siamese2DNormalizeViewer",
-           "Siamese2DPickViewer", "Siamese2DTrainEmbeddingViewer", "Siamese2DTrainPickerViewer"]
+           "Siamese2DPickUnlabeledViewer", "Siamese2DPickViewer", "Siamese2DTrainEmbeddingViewer",
+           "Siamese2DTrainPickerViewer"]

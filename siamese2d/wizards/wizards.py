@@ -7,6 +7,7 @@ from pwem.wizards import EmWizard
 from pyworkflow.gui.dialog import showError, showInfo
 
 from siamese2d.convert import coordinateScale, exactPosition
+from siamese2d.labels import Labels
 from siamese2d.protocols import Siamese2DProtClassify, Siamese2DProtExtract, Siamese2DProtTrainPicker
 from siamese2d.protocols.protocol_extract import BOX_PER_DIAMETER
 from siamese2d.viewers.run_files import RunFileError, image_or_reason, read_particles
@@ -34,21 +35,25 @@ class Siamese2DBoxSizeWizard(EmWizard):
 
 
 class Siamese2DDiameterWizard(EmWizard):
-    """Particle diameter by circles around the marked particles."""
+    """Particle diameter by circles around the marked particles, or on the images that were cut out around them."""
 
     _targets = [(Siamese2DProtTrainPicker, ["diameter"])]
 
     def show(self, form, *params):
-        coordinates = form.protocol.inputCoordinates.get()
-        if coordinates is None or not coordinates.getSize():
+        marked = form.protocol.inputCoordinates.get()
+        labels = Labels(marked)
+        if marked is None or not labels.getSize():
             showInfo("Particle diameter", "Choose the marked particles first.", form.root)
             return
-        pixelSize = coordinates.getMicrographs().getSamplingRate()
+        try:
+            pages = micrographPages(marked) if labels.areCoordinates() else particlePages(labels.getImages())
+        except RunFileError as problem:
+            showError("Particle diameter", str(problem), form.root)
+            return
         present = form.protocol.diameter.get()
-        box = coordinates.getBoxSize() or DEFAULT_BOX
-        start = present if present and present > 0 else box * pixelSize
-        askDiameter(form, "diameter", "Particle diameter", micrographPages(coordinates), pixelSize, start,
-                    3 * box * pixelSize)
+        usual = labels.getDiameter() or DEFAULT_BOX * labels.getPixelSize()
+        askDiameter(form, "diameter", "Particle diameter", pages, labels.getPixelSize(),
+                    present if present and present > 0 else usual, 3 * usual)
 
 
 class Siamese2DMaskWizard(EmWizard):

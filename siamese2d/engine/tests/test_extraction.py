@@ -73,6 +73,15 @@ def test_equals_a_reference_crop_exactly(folder):
         assert mrc.is_image_stack() and mrc.voxel_size.x == 2.0
 
 
+def test_odd_boxes_have_their_centre_in_the_middle(folder, capsys):
+    assert extract("--no-normalize", box="31") == 0
+    images = read_particles("out/particles.star").images.read(np.arange(4))
+    for image, x, y in zip(images, X, Y):
+        column, row = int(np.floor(x + 0.5)), int(np.floor(y + 0.5))
+        np.testing.assert_array_equal(image, micrograph(0)[row - 15 : row + 16, column - 15 : column + 16])
+    assert "31 pixels is odd" in capsys.readouterr().out
+
+
 def test_table_carries_ctf_scores_and_identities(folder):
     assert extract("--downsample", "2") == 0
     blocks = read_star("out/particles.star")
@@ -204,7 +213,7 @@ def test_crop_far_outside_is_empty_and_filling_survives_it():
 
 
 @pytest.mark.parametrize("arguments, box, message", [
-    ((), "31", "must be even.*Use 32"),
+    (("--downsample", "2"), "31", "must be even.*Use 32"),
     ((), "92", "mics/one.mrc.*smaller than the box.*at most 90"),
     (("--downsample", "8"), "32", "images of 4 pixels"),
     (("--downsample", "0.5"), "32", "1 or more"),

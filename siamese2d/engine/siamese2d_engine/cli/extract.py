@@ -21,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help="centres in pixels of these micrographs: STAR, CSV or TSV")
     size = parser.add_argument_group("size")
     size.add_argument("--box", type=common.positive_int, required=True, metavar="PX",
-                      help="width of the box in micrograph pixels, even; 1.5 to 2 times the particle's diameter")
+                      help="width of the box in micrograph pixels, better even; 1.5 to 2 times the particle's diameter")
     size.add_argument("--downsample", type=common.positive_float, default=Settings.factor, metavar="F",
                       help="new pixel size / old pixel size, by cropping in Fourier space; classification is fast at 4 "
                       "to 6 angstroms per pixel")
@@ -44,7 +44,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    common.prepare(args)
     settings = Settings(box=args.box, factor=args.downsample, invert=args.invert, normalize=args.normalize,
                         background_radius=args.background_radius, ramp=args.ramp, edge=args.edge)
     check_settings(settings)

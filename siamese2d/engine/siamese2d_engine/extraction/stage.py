@@ -39,7 +39,7 @@ class Settings:
     Attributes
     ----------
     box : int
-        Micrograph pixels, even.
+        Micrograph pixels; even to be downsampled.
     factor : float
         Downsampling, 1 or more.
     invert : bool
@@ -92,6 +92,8 @@ def extract_particles(run: Run, micrographs: MicrographSet, coordinates: pd.Data
         If the box does not suit the images, the coordinates do not suit the micrographs, or no particle is left.
     """
     check_settings(settings)
+    if settings.box % 2:
+        run.warn(f"the box of {settings.box} pixels is odd; RELION and others ask for even ones.")
     groups = group_by_micrograph(coordinates, micrographs)
     _check_box(micrographs, groups, settings)
     work = partial(_record, run, settings=settings)
@@ -111,8 +113,8 @@ def check_settings(settings: Settings) -> None:
     """Raise InputError for a box, a downsampling or a background radius that can't work."""
     check_factor(settings.factor)
     box, small = settings.box, settings.output_box
-    if box % 2:
-        raise InputError(f"--box {box}: the box must be even, as RELION and others ask for. Use {box + 1}.")
+    if box % 2 and settings.factor != 1:
+        raise InputError(f"--box {box}: to be downsampled, the box must be even. Use {box + 1}.")
     if small < SMALLEST_BOX:
         raise InputError(f"--box {box} with --downsample {settings.factor:g} gives images of {small} pixels; at least "
                          f"{SMALLEST_BOX} are needed. Use a larger box or less downsampling.")
