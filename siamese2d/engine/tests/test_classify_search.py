@@ -6,12 +6,13 @@ import torch
 
 from siamese2d_engine.classify.averages import Spectra, Sums, estimate_spectra, wiener
 from siamese2d_engine.classify.balance import balanced_offsets
+from siamese2d_engine.classify.cells import likely_cells, shift_grid
 from siamese2d_engine.classify.passes import PolarImages, Resolution, aligned_harmonics
 from siamese2d_engine.classify.polar import Harmonics, PolarGrid, harmonics_needed
 from siamese2d_engine.classify.prepare import CircularMask, fourier_crop
 from siamese2d_engine.classify.schedule import Recipe, growth, schedule
 from siamese2d_engine.classify.search import (
-    Poses, References, best_over_rotations, rotation_profile, shift_before_rotation, shift_grid)
+    Poses, References, best_over_rotations, rotation_profile, shift_before_rotation)
 from siamese2d_engine.classify.split import (
     Divisions, Halves, divide_classes, first_component, replace_classes, unfold_classes, upper_half)
 
@@ -261,10 +262,29 @@ def test_refined_division_separates_unequal_groups():
 
 
 def test_shift_grid_is_a_disc_with_zero_first():
-    grid = shift_grid(2.0, 1.0)
-    assert grid[0].tolist() == [0, 0]
-    assert len(grid) == 13
-    assert float(grid.norm(dim=1).max()) == 2
+    grid = shift_grid(4.0, 2.0)
+    assert grid.points[0].tolist() == [0, 0]
+    assert len(grid.points) == 13
+    assert float(grid.points.norm(dim=1).max()) == 4
+    sides = grid.points[grid.neighbours[0]] - grid.points[0]
+    assert sides.tolist() == [[-2, 0], [2, 0], [0, -2], [0, 2]]
+    corner = grid.points.tolist().index([4, 0])
+    assert grid.neighbours[corner].tolist()[1:] == [corner] * 3
+
+
+def test_cells_are_the_best_classes_at_interpolated_shifts():
+    grid = shift_grid(3.0, 1.0)
+    centre = torch.tensor([[0.3, -0.8], [1.0, 0.4]])            # of the peaks of two classes
+    heights = torch.tensor([50.0, 45.0])
+    distances = (grid.points[:, None] - centre).square().sum(2)
+    scores = (heights - 2 * distances)[None, :, :, None].expand(-1, -1, -1, 2).clone()
+    scores[..., 1] -= 100
+    cells = likely_cells(scores, 4, grid)
+    # The mirrored ones are hopeless.
+    assert cells.column.tolist() == [0, 1] and not cells.flip.any()
+    torch.testing.assert_close(cells.moved, centre, atol=1e-4, rtol=0)
+    on_grid = scores[0, cells.shift, cells.column, 0]
+    torch.testing.assert_close(on_grid + cells.gain, heights, atol=1e-3, rtol=0)
 
 
 @pytest.mark.parametrize("mirror", [True, False])

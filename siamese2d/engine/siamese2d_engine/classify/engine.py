@@ -8,10 +8,11 @@ from torch import Tensor
 
 from siamese2d_engine.classify.averages import Spectra, Sums, estimate_spectra, wiener
 from siamese2d_engine.classify.balance import balanced_offsets
+from siamese2d_engine.classify.cells import shift_grid
 from siamese2d_engine.classify.passes import Averages, PassSettings, PolarImages, Resolution, align, sum_poses
 from siamese2d_engine.classify.prepare import resolution
 from siamese2d_engine.classify.schedule import SHIFT_CYCLES, WIDE_CYCLES, Search, Step
-from siamese2d_engine.classify.search import Poses, shift_grid
+from siamese2d_engine.classify.search import Poses
 from siamese2d_engine.classify.split import divide_classes, divisions, replace_classes, unfold_classes
 from siamese2d_engine.devices import seeded_generator
 

@@ -6,14 +6,13 @@ import torch
 from torch import Tensor
 
 from siamese2d_engine.classify.averages import Sums
+from siamese2d_engine.classify.cells import Cells, ShiftGrid, likely_cells
 from siamese2d_engine.classify.polar import Harmonics, PolarGrid
 from siamese2d_engine.classify.search import (Poses, References, best_over_rotations, rotation_profile,
                                               shift_before_rotation)
 
 # Poses with less of the posterior than this are left out of the sums.
 SMALLEST_WEIGHT = 1e-2
-# Cells whose coarse log-likelihood is this much below the image's best are not looked at closely.
-HOPELESS = 12.0
 
 
 @dataclass
@@ -74,7 +73,7 @@ class PassSettings:
     search, sum
         Resolutions of the comparison and of the sums; the sums' is what the next pass can search.
     shifts
-        Tried around each image's present shift, ``(s, 2)`` pixels.
+        Tried around each image's present shift.
     best
         Poses kept for each image.
     mirror
@@ -85,7 +84,7 @@ class PassSettings:
 
     search: Resolution
     sum: Resolution
-    shifts: Tensor
+    shifts: ShiftGrid
     best: int
     mirror: bool
     elements: int
@@ -157,27 +156,12 @@ def align(
     for indices, classes in candidates:
         numbers = classes.to(device)
         matrices = comparison.references.matrices(numbers)
-        per_image = 4 * len(settings.shifts) * len(classes) * settings.search.count
+        per_image = 4 * len(settings.shifts.points) * len(classes) * settings.search.count
         for chunk in indices.split(max(1, settings.elements // per_image)):
             poses, scores = comparison.align(chunk, centres[chunk].to(device), matrices, numbers, result.sums)
             result.poses.put(chunk, poses)
             result.scores[chunk[:, None], classes[None, :]] = scores.cpu()
     return result
-
-
-@dataclass
-class _Cells:
-    """Likely combinations of shift, class and mirror: ``x`` of them, a few for each image of a chunk.
-
-    ``image`` is the position in the chunk, ``slot`` the rank among the image's cells, ``shift`` the index of the shift,
-    ``column`` that of the class among those compared with.
-    """
-
-    image: Tensor
-    slot: Tensor
-    shift: Tensor
-    column: Tensor
-    flip: Tensor
 
 
 class _Comparison:
@@ -193,7 +177,7 @@ class _Comparison:
         self.sum_harmonics = settings.sum.harmonics(images.grid, device)
         self.ring_weights = images.pixels[:search.rings].to(device) / averages.noise[:search.rings]
         self.scale = self.ring_weights * self.harmonics.multiplicity[:, None]
-        self.shifts = settings.shifts.to(device)
+        self.shifts = settings.shifts.points.to(device)
         self.search_grid, self.sum_grid = search.grid(images.grid), settings.sum.grid(images.grid)
         self.references = References(averages.harmonics, self.shifts, self.ring_weights, self.harmonics, self.search_grid)
         # Finer than the search, so that peaks are met within a few per cent.
@@ -215,7 +199,7 @@ class _Comparison:
         scores = scores + (offsets - 0.5 * ctf2 @ self.references.power[numbers].T)[:, None, :, None]
         by_class = scores.amax((1, 3)) - offsets
 
-        cells = _likely_cells(scores, self.settings.best)
+        cells = likely_cells(scores, self.settings.best, self.settings.shifts)
         images = self.harmonics.join(*parts).permute(1, 0, 2)
         profile, own = self._profiles(chunk, images, ctf2, cells, numbers)
         by_class = self._with_own_scores(by_class, cells, own, profile)
@@ -223,7 +207,7 @@ class _Comparison:
         return self._add_posterior(chunk, centres, cells, numbers, profile, offsets, sums), by_class
 
     def _profiles(
-        self, chunk: Tensor, images: Tensor, ctf2: Tensor, cells: _Cells, numbers: Tensor
+        self, chunk: Tensor, images: Tensor, ctf2: Tensor, cells: Cells, numbers: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Log-likelihoods of the cells at all rotations ``(x, rotations)``, and which are of the image's own class.
 
@@ -242,9 +226,9 @@ class _Comparison:
             power[own] = (torch.view_as_real(others).square().sum(-1) / self.scale).sum(1)
         reference = torch.where(cells.flip[:, None, None], reference.conj(), reference)
         profile = rotation_profile(images[cells.image], reference, self.profile_matrix)
-        return profile - 0.5 * (ctf2[cells.image] * power).sum(-1)[:, None], own
+        return profile + (cells.gain - 0.5 * (ctf2[cells.image] * power).sum(-1))[:, None], own
 
-    def _with_own_scores(self, by_class: Tensor, cells: _Cells, own: Tensor, profile: Tensor) -> Tensor:
+    def _with_own_scores(self, by_class: Tensor, cells: Cells, own: Tensor, profile: Tensor) -> Tensor:
         """Scores by class where the own class's is the one of its average without the image."""
         peaks = by_class.new_full((len(by_class), self.settings.best), -torch.inf)
         peaks[cells.image[own], cells.slot[own]] = profile[own].amax(1)
@@ -265,7 +249,7 @@ class _Comparison:
         return own * (pose.weights / denominator)[:, None], remaining
 
     def _add_posterior(
-        self, chunk: Tensor, centres: Tensor, cells: _Cells, numbers: Tensor, profile: Tensor, offsets: Tensor,
+        self, chunk: Tensor, centres: Tensor, cells: Cells, numbers: Tensor, profile: Tensor, offsets: Tensor,
         sums: Sums,
     ) -> Poses:
         """Poses from the cells' log-likelihoods; each rotation is added to the sums with its probability."""
@@ -283,7 +267,7 @@ class _Comparison:
         odds = odds / total[cells.image, None]
         weights = odds.sum(1)
         psi = _refined_peak(profile, peak, self.psi)
-        shifts = shift_before_rotation(self.shifts[cells.shift], psi, cells.flip) + centres[cells.image]
+        shifts = shift_before_rotation(cells.moved, psi, cells.flip) + centres[cells.image]
         classes = numbers[cells.column]
 
         heavy = (weights > SMALLEST_WEIGHT).nonzero()[:, 0]
@@ -307,15 +291,6 @@ class _Comparison:
         turns = torch.complex(odds @ self.sum_matrix.real, odds @ self.sum_matrix.imag)
         ctf2 = self.images.ctf2[chunk, :self.settings.sum.rings].to(self.device)[image]
         sums.add(index % 2, classes, flips, weights, harmonics * turns[..., None], ctf2)
-
-
-def _likely_cells(scores: Tensor, best: int) -> _Cells:
-    """Of each image, the `best` highest of ``scores`` ``(n, shifts, classes, mirrors)`` that are not hopeless."""
-    n, shifts, classes, mirrors = scores.shape
-    values, top = scores.flatten(1).topk(min(best, shifts * classes * mirrors), dim=1)
-    image, slot = (values > values[:, :1] - HOPELESS).nonzero(as_tuple=True)
-    cell = top[image, slot]
-    return _Cells(image, slot, cell // (mirrors * classes), cell // mirrors % classes, cell % mirrors == 1)
 
 
 def _refined_peak(profile: Tensor, peak: Tensor, psi: Tensor) -> Tensor:

@@ -12,7 +12,6 @@ matrix products over the rings, one for each harmonic, and one matrix product ov
 
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -179,12 +178,3 @@ def shift_before_rotation(shifts: Tensor, psi: Tensor, flips: Tensor) -> Tensor:
     x, y = torch.where(flips, -shifts[..., 0], shifts[..., 0]), shifts[..., 1]
     cos, sin = torch.cos(psi), torch.sin(psi)
     return torch.stack([cos * x + sin * y, cos * y - sin * x], dim=-1)
-
-
-def shift_grid(reach: float, step: float) -> Tensor:
-    """Shifts ``(s, 2)`` on a square grid of `step` pixels within a circle of `reach` pixels; zero first."""
-    n = int(np.floor(reach / step + 1e-6))
-    y, x = np.mgrid[-n:n + 1, -n:n + 1] * step
-    inside = np.hypot(x, y) <= reach + 1e-6
-    points = np.stack([x[inside], y[inside]], axis=1)
-    return torch.as_tensor(points[np.argsort(np.hypot(*points.T), kind="stable")], dtype=torch.float32)
