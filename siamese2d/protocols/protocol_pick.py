@@ -72,7 +72,7 @@ class Siamese2DProtPick(Siamese2DProtBase):
                 f"({output.getSize() / max(micrographs.getSize(), 1):.0f} each), box {output.getBoxSize()} px."]
 
     def _methods(self):
-        return ["Particles were picked with a network trained by positive-unlabeled learning [Bepler2019]."]
+        return ["Particles were picked with a network trained on marked particles and unlabeled micrographs [Bepler2019]."]
 
     def _citations(self):
         return ["Bepler2019"]

@@ -144,6 +144,30 @@ class ProjectTest(unittest.TestCase):
             self.assertIn(word, errors[0])
 
 
+class ChainTest(ProjectTest):
+    """A chain of protocols on simulated micrographs. Each stage runs once, when the first test asks for it.
+
+    Stages are methods ``_run_NAME`` that return the protocol.
+    """
+
+    simulation = None
+    settings = {}
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.simulation = os.path.abspath("simulation")
+        simulateMicrographs(cls.simulation, **cls.settings)
+        cls.runs = {}
+
+    def stage(self, name):
+        """The finished protocol of a stage, run now if it was not before."""
+        if name not in self.runs:
+            self.runs[name] = getattr(self, f"_run_{name}")()
+        self.assertFinished(self.runs[name])
+        return self.runs[name]
+
+
 class SetAssertions:
     """Assertions about Scipion sets, for any test case."""
 

@@ -20,29 +20,15 @@ from siamese2d.protocols.protocol_extract import OTHER
 from siamese2d.protocols.protocol_train_embedding import FEWEST_MEMBERS, TRIPLET
 from siamese2d.protocols.protocol_train_picker import NETWORKS
 from siamese2d.star import readTable
-from siamese2d.tests.layer import ProjectTest, SetAssertions, simulateMicrographs
+from siamese2d.tests.layer import ChainTest, SetAssertions
 from siamese2d.tests.warps import correlation, warpByMatrix
 
 PIXEL, SIZE, MICROGRAPHS, DIAMETER, CLASSES = 8.0, 384, 4, 180.0, 4
 
 
-class TestChain(ProjectTest, SetAssertions):
-    """Each stage runs once, when the first test asks for it."""
-
-    @classmethod
-    def setUpClass(cls):
-        super().setUpClass()
-        cls.simulation = os.path.abspath("simulation")
-        simulateMicrographs(cls.simulation, micrographs=MICROGRAPHS, size=SIZE, pixel_size=PIXEL, diameter=DIAMETER,
-                            particles_per_micrograph=40, labels=50, species=2, snr=0.5)
-        cls.runs = {}
-
-    def stage(self, name):
-        """The finished protocol of a stage, run now if it was not before."""
-        if name not in self.runs:
-            self.runs[name] = getattr(self, f"_run_{name}")()
-        self.assertFinished(self.runs[name])
-        return self.runs[name]
+class TestChain(ChainTest, SetAssertions):
+    settings = dict(micrographs=MICROGRAPHS, size=SIZE, pixel_size=PIXEL, diameter=DIAMETER, particles_per_micrograph=40,
+                    labels=50, species=2, snr=0.5)
 
     def _run_micrographs(self):
         protocol = self.run_(ProtImportMicrographs, filesPath=os.path.join(self.simulation, "micrographs"),
@@ -247,7 +233,7 @@ class TestChain(ProjectTest, SetAssertions):
             self.assertIn(record["stage"], record["command"])
 
 
-class TestDamage(ProjectTest, SetAssertions):
+class TestDamage(ChainTest, SetAssertions):
     """Bad data that the form can't see."""
 
     @classmethod

@@ -10,28 +10,14 @@ from siamese2d.protocols import (Siamese2DProtClassify, Siamese2DProtExtract, Si
                                  Siamese2DProtPickUnlabeled, Siamese2DProtTrainPicker)
 from siamese2d.protocols.protocol_train_picker import NETWORKS
 from siamese2d.star import readTable
-from siamese2d.tests.layer import ProjectTest, SetAssertions, simulateMicrographs
+from siamese2d.tests.layer import ChainTest, SetAssertions
 
 PIXEL, SIZE, MICROGRAPHS, DIAMETER, CLASSES, SELECTED = 8.0, 384, 3, 180.0, 4, 2
 
 
-class TestLoop(ProjectTest, SetAssertions):
-    """Each stage runs once, when the first test asks for it."""
-
-    @classmethod
-    def setUpClass(cls):
-        super().setUpClass()
-        cls.simulation = os.path.abspath("simulation")
-        simulateMicrographs(cls.simulation, micrographs=MICROGRAPHS, size=SIZE, pixel_size=PIXEL, diameter=DIAMETER,
-                            particles_per_micrograph=40, labels=10, species=1, snr=0.5)
-        cls.runs = {}
-
-    def stage(self, name):
-        """The finished protocol of a stage, run now if it was not before."""
-        if name not in self.runs:
-            self.runs[name] = getattr(self, f"_run_{name}")()
-        self.assertFinished(self.runs[name])
-        return self.runs[name]
+class TestLoop(ChainTest, SetAssertions):
+    settings = dict(micrographs=MICROGRAPHS, size=SIZE, pixel_size=PIXEL, diameter=DIAMETER, particles_per_micrograph=40,
+                    labels=10, species=1, snr=0.5)
 
     def _run_micrographs(self):
         return self.run_(ProtImportMicrographs, filesPath=os.path.join(self.simulation, "micrographs"),

@@ -124,7 +124,7 @@ def log_binomial(n: int, prior: float, like: Tensor) -> Tensor:
     return (log_choices + k * p.log() + (total - k) * (1 - p).log()).to(like)
 
 
-OBJECTIVES: dict[str, Objective] = {"ge-binomial": ge_binomial, "ge-kl": ge_kl, "nnpu": nnpu, "pu": pu, "pn": pn}
+OBJECTIVES: dict[str, Objective] = {"pn": pn, "ge-binomial": ge_binomial, "ge-kl": ge_kl, "nnpu": nnpu, "pu": pu}
 DEFAULT_WEIGHTS = {"ge-binomial": 1.0, "ge-kl": 10.0}
 
 
