@@ -236,13 +236,12 @@ class TestChain(ChainTest, SetAssertions):
 class TestDamage(ChainTest, SetAssertions):
     """Bad data that the form can't see."""
 
+    settings = dict(micrographs=3, size=256, pixel_size=PIXEL, diameter=DIAMETER, particles_per_micrograph=10, labels=10,
+                    species=1)
+
     @classmethod
     def setUpClass(cls):
         super().setUpClass()
-        cls.simulation = os.path.abspath("simulation")
-        simulateMicrographs(cls.simulation, micrographs=3, size=256, pixel_size=PIXEL, diameter=DIAMETER,
-                            particles_per_micrograph=10, labels=10, species=1)
-
         cls.copies = os.path.abspath("copies")
         shutil.copytree(os.path.join(cls.simulation, "micrographs"), cls.copies)
         cls.imported = cls.run_(ProtImportMicrographs, filesPath=cls.copies, filesPattern="*.mrc", samplingRate=PIXEL)

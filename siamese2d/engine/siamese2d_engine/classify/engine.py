@@ -132,15 +132,14 @@ class Classifier:
         step = self.steps[state.step]
         before = state.poses.classes[:, 0]
         state = self._reshaped(state, step)
-        at = resolution(self.images, step.rings)
+        at = self._resolution(step, state.history[:-1])
         if at != state.at:
             state = self._from_poses(state.step, state.poses, state.classes, at, state.spectra, state.history, state)
         following = self.steps[min(state.step + 1, len(self.steps) - 1)]
-        unsure = not state.history or state.history[-1]["confidence"] < SURE
-        wide = step.search is Search.ALL or (step.search is Search.UNCERTAIN and unsure)
+        wide = step.search is Search.ALL or (step.search is Search.UNCERTAIN and _is_unsure(state.history))
         unit = (WIDE_CYCLES if wide else SHIFT_CYCLES) / (self.images.grid.step * at.rings) / step.fineness
         settings = PassSettings(
-            search=at, sum=resolution(self.images, following.rings),
+            search=at, sum=self._resolution(following, state.history),
             shifts=shift_grid(self.reach if wide else NEAR * unit, unit),
             best=step.best, mirror=step.mirror, elements=self.elements,
         )
@@ -164,6 +163,10 @@ class Classifier:
         scores = state.scores if step.candidates == 1 else found.scores
         return State(state.step + 1, found.poses, averages, denominators, settings.sum, spectra, offsets, scores,
                      [*state.history, record])
+
+    def _resolution(self, step: Step, history: list[dict]) -> Resolution:
+        """Of a pass, by the passes up to the last but one before it: the last one sums what is then compared with."""
+        return resolution(self.images, step.doubtful_rings if _is_unsure(history) else step.rings)
 
     def _reshaped(self, state: State, step: Step) -> State:
         """Divide or replace classes, where the step asks for it."""
@@ -231,3 +234,8 @@ class Classifier:
                 liking[number] = torch.inf
                 pairs.append((members, liking.topk(most).indices.sort().values))
         return [pair for pair in pairs if len(pair[0])]
+
+
+def _is_unsure(history: list[dict]) -> bool:
+    """Whether poses were uncertain in the last pass."""
+    return not history or history[-1]["confidence"] < SURE

@@ -33,8 +33,8 @@ class Step:
     ----------
     classes
         Number of classes; where it grows, classes are divided before the pass.
-    rings
-        Rings compared.
+    rings, doubtful_rings
+        Rings compared, and while poses are uncertain.
     mirror
         Keep an image and its mirror image in one class; where it ends, each class becomes two.
     search
@@ -51,6 +51,7 @@ class Step:
 
     classes: int
     rings: int
+    doubtful_rings: int
     mirror: bool
     search: Search = Search.NEAR
     fineness: float = 1.0
@@ -67,8 +68,9 @@ class Recipe:
     ----------
     first_classes
         Classes to begin with, about.
-    coarse, last
-        Rings until the classes are complete, and of the last passes.
+    coarse, doubtful, last
+        Rings until the classes are complete; the same after the first classes as long as poses are uncertain, because little
+        signal or noise at low frequency leaves few rings too little to tell; and rings of the last passes.
     start, grow, finish
         Passes with the first classes, after each division, and at the last rings.
     replacements
@@ -79,6 +81,7 @@ class Recipe:
 
     first_classes: int = 7
     coarse: int = 10
+    doubtful: int = 13
     last: int = 16
     start: int = 6
     grow: int = 3
@@ -106,11 +109,11 @@ def schedule(classes: int, rings: int, mirror: bool, recipe: Recipe) -> list[Ste
     """
     folded = mirror or classes >= FEW_CLASSES
     complete = classes if mirror or not folded else (classes + 1) // 2
-    coarse, last = min(recipe.coarse, rings), min(recipe.last, rings)
+    coarse, doubtful, last = (min(wanted, rings) for wanted in (recipe.coarse, recipe.doubtful, recipe.last))
     numbers = growth(complete, recipe.first_classes)
-    steps = [Step(numbers[0], coarse, folded, Search.ALL)] * recipe.start
+    steps = [Step(numbers[0], coarse, coarse, folded, Search.ALL)] * recipe.start
     for number in numbers:
-        step = Step(number, coarse, folded, Search.UNCERTAIN, candidates=_few(number, recipe))
+        step = Step(number, coarse, doubtful, folded, Search.UNCERTAIN, candidates=_few(number, recipe))
         renewed = [replace(step, replace=True), step] if number > 2 else []
         if number == numbers[0]:
             steps += renewed
@@ -120,9 +123,9 @@ def schedule(classes: int, rings: int, mirror: bool, recipe: Recipe) -> list[Ste
     steps += renewed * recipe.replacements
     few = _few(classes, recipe)
     if folded and not mirror:
-        steps += [Step(classes, coarse, False, candidates=few)] * recipe.grow
-    steps += [Step(classes, last, mirror, candidates=few)] * recipe.finish
-    return steps + [Step(classes, last, mirror, fineness=fineness, candidates=1) for fineness in (2, 4)]
+        steps += [Step(classes, coarse, coarse, False, candidates=few)] * recipe.grow
+    steps += [Step(classes, last, last, mirror, candidates=few)] * recipe.finish
+    return steps + [Step(classes, last, last, mirror, fineness=fineness, candidates=1) for fineness in (2, 4)]
 
 
 def _few(classes: int, recipe: Recipe) -> int:

@@ -104,7 +104,7 @@ def classify_particles(
     ctf = _ctf(run, good, settings.ignore_ctf)
     last = Recipe.last if settings.max_resolution is None else rings
     steps = schedule(classes, rings, settings.mirror, Recipe(last=last, finish=settings.passes))
-    rings = max(step.rings for step in steps)
+    rings = max(max(step.rings, step.doubtful_rings) for step in steps)
 
     scratch = run.path(SAMPLES) if sample_bytes(len(good), mask, rings) > settings.memory * 1e9 else None
     images = transform(good.images, ctf, mask, rings, good.pixel_size, device, scratch)
