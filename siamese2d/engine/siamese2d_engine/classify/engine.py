@@ -31,6 +31,8 @@ SURE = 0.85
 BALANCE = 0.08
 # Radius of the search around the present shift, in steps.
 NEAR = 1.0
+# Poses kept for each image.
+BEST = 4
 
 
 @dataclass
@@ -141,7 +143,7 @@ class Classifier:
         settings = PassSettings(
             search=at, sum=self._resolution(following, state.history),
             shifts=shift_grid(self.reach if wide else NEAR * unit, unit),
-            best=step.best, mirror=step.mirror, elements=self.elements,
+            best=BEST, mirror=step.mirror, elements=self.elements,
         )
         n = len(self.images)
         centres = torch.zeros(n, 2) if wide else state.poses.shifts[:, 0]

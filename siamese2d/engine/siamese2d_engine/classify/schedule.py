@@ -45,8 +45,6 @@ class Step:
         Classes compared with each image; 0 for all.
     replace
         Dissolve and divide classes before the pass.
-    best
-        Poses kept for each image.
     """
 
     classes: int
@@ -57,7 +55,6 @@ class Step:
     fineness: float = 1.0
     candidates: int = 0
     replace: bool = False
-    best: int = 4
 
 
 @dataclass(frozen=True)

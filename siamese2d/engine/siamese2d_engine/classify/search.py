@@ -45,10 +45,6 @@ class References:
         self.power = (averages.abs() ** 2 * harmonics.multiplicity[:, None, None]).sum(0).T * weights
         self._n_even = harmonics.n_even
 
-    @property
-    def shifts(self) -> int:
-        return self.by_shift.shape[0]
-
     def matrices(self, classes: Tensor) -> tuple[list[Tensor], list[Tensor]]:
         """Factors of the correlation with some classes, for even and odd orders each ``(2 * orders, rings, s * K)``.
 
@@ -86,15 +82,15 @@ def best_over_rotations(
         ``(n, x, 2)`` with the mirror last, or ``(n, x, 1)`` without.
     """
     n, count = parts[0].shape[1], matrices[0][0].shape[2]
+    products = []
+    for images, direct, crossed in zip(parts, *matrices):
+        swapped = torch.cat([images[len(images) // 2:], images[:len(images) // 2]])
+        products.append((torch.bmm(images, direct), swapped, crossed))
     peaks = []
     for sign in (1, -1) if mirror else (1,):
-        series = []
-        for images, direct, crossed, matrix in zip(parts, *matrices, harmonics.half_turn):
-            swapped = torch.cat([images[len(images) // 2:], images[:len(images) // 2]])
-            product = torch.baddbmm(torch.bmm(images, direct), swapped, crossed, alpha=sign)
-            series.append(matrix @ product.view(len(images), -1))
         # psi and psi + pi differ in the sign of the odd harmonics, so |odd| covers both.
-        even, odd = series
+        even, odd = (matrix @ torch.baddbmm(plain, swapped, crossed, alpha=sign).view(len(plain), -1)
+                     for matrix, (plain, swapped, crossed) in zip(harmonics.half_turn, products))
         peaks.append(odd.abs_().add_(even).amax(0).view(n, count))
     return torch.stack(peaks, dim=-1)
 
