@@ -10,7 +10,7 @@ import torch
 from siamese2d_engine.devices import seeded_generator
 from siamese2d_engine.errors import InputError
 from siamese2d_engine.io.atomic import write_json
-from siamese2d_engine.io.coordinates import SCORE, X, Y, group_by_micrograph, write_coordinates
+from siamese2d_engine.io.coordinates import SCORE, X, Y, group_by_micrograph
 from siamese2d_engine.io.micrographs import NAME, MicrographSet
 from siamese2d_engine.io.models import save_model
 from siamese2d_engine.io.star import read_star, write_star
@@ -22,6 +22,7 @@ from siamese2d_engine.picking.gap import Gap
 from siamese2d_engine.picking.judge import Judge
 from siamese2d_engine.picking.model import Picker, load_picker
 from siamese2d_engine.picking.network import ARCHITECTURES, PickerNetwork
+from siamese2d_engine.picking.output import joined, write_picks
 from siamese2d_engine.picking.precision_recall import Ranking, average_precision, best_threshold, curve_points
 from siamese2d_engine.picking.preparation import PreparedMicrograph, prepare_micrograph
 from siamese2d_engine.picking.prior import starting_guess
@@ -217,29 +218,15 @@ def pick(run: Run, micrographs: MicrographSet, picker: Picker, threshold: float 
         If no micrograph can be picked.
     """
     threshold = picker.threshold if threshold is None else threshold
-    tables, records = [], []
+    tables = []
     for i in progress(range(len(micrographs)), "pick"):
         try:
-            table = _candidates(run, micrographs, i, picker)
+            tables.append(_candidates(run, micrographs, i, picker))
         except InputError as error:
             run.warn(str(error))
-            records.append(_record(micrographs, i, "failed", str(error), 0, 0))
-            continue
-        tables.append(table)
-        records.append(_record(micrographs, i, "finished", "", len(table), int((table[SCORE] >= threshold).sum())))
-    if not tables:
-        raise InputError(f"None of the {len(micrographs)} micrographs could be picked. {records[0]['message']}")
-    candidates = pd.concat(tables, ignore_index=True)
-    picked = candidates[candidates[SCORE] >= threshold]
-    if picked.empty:
-        run.warn(f"No candidate scores {threshold:.3g} or more. Lower --threshold, or train the picker on labels of "
-                 "these micrographs.")
-    write_coordinates(run.path("candidates.star"), candidates)
-    write_coordinates(run.path("coordinates.star"), picked)
-    write_json(run.path("picking.json"), {"threshold": threshold, "floor": FLOOR, "candidates": len(candidates),
-                                          "particles": len(picked), "micrographs": records})
-    run.results.update(threshold=threshold, particles=len(picked), candidates=len(candidates),
-                       failed=sum(r["status"] == "failed" for r in records))
+            tables.append(error)
+    write_picks(run, micrographs.names, tables, joined(tables), threshold, FLOOR,
+                "Lower --threshold, or train the picker on labels of these micrographs.")
 
 
 def _candidates(run: Run, micrographs: MicrographSet, i: int, picker: Picker) -> pd.DataFrame:
@@ -256,8 +243,3 @@ def _table(name: str, found: np.ndarray, prepared: PreparedMicrograph, picker: P
     xy = to_micrograph(found[:, :2], prepared.scale)
     return pd.DataFrame({NAME: [name] * len(xy), X: xy[:, 0].round(2), Y: xy[:, 1].round(2),
                          SCORE: probability(found[:, 2], picker.calibration).round(6)})
-
-
-def _record(micrographs: MicrographSet, i: int, status: str, message: str, candidates: int, particles: int) -> dict:
-    return {"name": micrographs.names[i], "status": status, "message": message, "candidates": candidates,
-            "particles": particles}

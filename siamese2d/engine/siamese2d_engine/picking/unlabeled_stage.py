@@ -9,7 +9,7 @@ import pandas as pd
 
 from siamese2d_engine.errors import InputError
 from siamese2d_engine.io.atomic import read_json, write_json
-from siamese2d_engine.io.coordinates import SCORE, X, Y, write_coordinates
+from siamese2d_engine.io.coordinates import SCORE, X, Y
 from siamese2d_engine.io.images import image_shape
 from siamese2d_engine.io.micrographs import NAME, MicrographSet
 from siamese2d_engine.io.star import read_star, write_star
@@ -17,6 +17,7 @@ from siamese2d_engine.normalize.parallel import bounded_threads, parallel_map
 from siamese2d_engine.picking.blob_picker import FLOOR, BlobPicker, learn_blobs
 from siamese2d_engine.picking.inputs import WORKING_DIAMETER
 from siamese2d_engine.picking.oddities import Usual
+from siamese2d_engine.picking.output import joined, write_picks
 from siamese2d_engine.picking.template_picker import TemplatePicker, learn_templates
 from siamese2d_engine.picking.templates import read_templates, turned_templates
 from siamese2d_engine.picking.unlabeled_threshold import separating_score
@@ -95,23 +96,14 @@ def pick_unlabeled(run: Run, micrographs: MicrographSet, settings: Settings, thr
     threads, numbers = bounded_threads(threads, micrographs.paths), range(len(micrographs))
     found = parallel_map(lambda i: _candidates(run, micrographs, i, picker, settings), numbers, threads)
     tables = list(progress(found, "pick", total=len(micrographs)))
-    if all(isinstance(table, InputError) for table in tables):
-        raise InputError(f"None of the {len(tables)} micrographs could be picked. {tables[0]}")
+    candidates = joined(tables)
     for table in tables:
         if isinstance(table, InputError):
             run.warn(str(table))
-    candidates = pd.concat([table for table in tables if not isinstance(table, InputError)], ignore_index=True)
     used = separating_score(candidates[SCORE].to_numpy()) if threshold is None else threshold
-    picked = candidates[candidates[SCORE] >= used]
-    if picked.empty:
-        run.warn(f"No candidate scores {used:.3g} or more. Lower --threshold, or check --diameter and --contrast.")
-    write_coordinates(run.path("candidates.star"), candidates)
-    write_coordinates(run.path("coordinates.star"), picked)
-    records = [_record(name, table, used) for name, table in zip(micrographs.names, tables)]
-    write_json(run.path("picking.json"), {"threshold": used, "floor": FLOOR, "candidates": len(candidates),
-                                          "particles": len(picked), "micrographs": records})
-    run.results.update(threshold=used, threshold_given=threshold, particles=len(picked), candidates=len(candidates),
-                       failed=sum(isinstance(table, InputError) for table in tables))
+    write_picks(run, micrographs.names, tables, candidates, used, FLOOR,
+                "Lower --threshold, or check --diameter and --contrast.")
+    run.results["threshold_given"] = threshold
 
 
 def _picker(run: Run, micrographs: MicrographSet, settings: Settings) -> Picker:
@@ -182,13 +174,6 @@ def _table(name: str, found: np.ndarray, view: View, shape: Sequence[int], setti
     return pd.DataFrame({NAME: [name] * len(xy), X: xy[:, 0].round(2), Y: xy[:, 1].round(2),
                          SCORE: found[:, 2].round(4),
                          DIAMETER: (found[:, 3] * settings.smallest / WORKING_DIAMETER).round(2)})
-
-
-def _record(name: str, table: pd.DataFrame | InputError, threshold: float) -> dict:
-    if isinstance(table, InputError):
-        return {"name": name, "status": "failed", "message": str(table), "candidates": 0, "particles": 0}
-    return {"name": name, "status": "finished", "message": "", "candidates": len(table),
-            "particles": int((table[SCORE] >= threshold).sum())}
 
 
 def _to_json(picker: Picker) -> dict:
