@@ -25,8 +25,8 @@ REPLACED = 0.15
 DIVISION_RINGS = 8
 # How softly candidates are ranked: a class that is this much less likely counts a factor e less.
 CANDIDATE_SOFTNESS = 4.0
-# Mean probability of the best class from which on all shifts need not be searched any more.
-SURE = 0.85
+# Mean probability of the best class from which on all shifts and all classes need not be searched any more.
+SURE = 0.9
 # Strength of the balance of class sizes, as a fraction of the mean log-likelihood: what tells classes apart grows with it.
 BALANCE = 0.08
 # Radius of the search around the present shift, in steps.
@@ -139,7 +139,9 @@ class Classifier:
             state = self._from_poses(state.step, state.poses, state.classes, at, state.spectra, state.history, state)
         following = self.steps[min(state.step + 1, len(self.steps) - 1)]
         wide = step.search is Search.ALL or (step.search is Search.UNCERTAIN and _is_unsure(state.history))
-        unit = (WIDE_CYCLES if wide else SHIFT_CYCLES) / (self.images.grid.step * at.rings) / step.fineness
+        # More rings need no closer shifts to find the right place.
+        cycles, rings = (WIDE_CYCLES, step.rings) if wide else (SHIFT_CYCLES, at.rings)
+        unit = cycles / (self.images.grid.step * rings) / step.fineness
         settings = PassSettings(
             search=at, sum=self._resolution(following, state.history),
             shifts=shift_grid(self.reach if wide else NEAR * unit, unit),
@@ -148,7 +150,9 @@ class Classifier:
         n = len(self.images)
         centres = torch.zeros(n, 2) if wide else state.poses.shifts[:, 0]
         references = Averages(state.averages, state.denominators, state.spectra.noise, state.offsets)
-        found = align(self.images, centres, state.poses, references, self._candidates(state, step.candidates), settings)
+        # Candidates are those of whole classes: an image that went astray would not find out of its class.
+        candidates = self._candidates(state, 0 if wide else step.candidates)
+        found = align(self.images, centres, state.poses, references, candidates, settings)
         spectra, averages, denominators = self._averages(found.sums, settings.sum, state.spectra)
         likelihood = float(found.poses.log_likelihood.double().mean())
         offsets = state.offsets

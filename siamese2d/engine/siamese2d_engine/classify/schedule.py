@@ -18,7 +18,10 @@ FEW_CLASSES = 4
 
 
 class Search(Enum):
-    """Which shifts a pass tries: those around each image's present one, all while poses are uncertain, or all."""
+    """What a pass tries: shifts around each image's present one and likely classes, or all of both.
+
+    ``UNCERTAIN`` is all while poses are uncertain.
+    """
 
     NEAR = "near"
     UNCERTAIN = "uncertain"
@@ -38,11 +41,11 @@ class Step:
     mirror
         Keep an image and its mirror image in one class; where it ends, each class becomes two.
     search
-        Shifts tried.
+        Shifts and classes tried.
     fineness
         The step of the shifts is divided by this.
     candidates
-        Classes compared with each image; 0 for all.
+        Classes compared with each image where not all are; 0 for all.
     replace
         Dissolve and divide classes before the pass.
     """
@@ -83,7 +86,7 @@ class Recipe:
     start: int = 6
     grow: int = 3
     finish: int = 2
-    replacements: int = 3
+    replacements: int = 2
     candidates: int = 12
 
 
@@ -111,13 +114,14 @@ def schedule(classes: int, rings: int, mirror: bool, recipe: Recipe) -> list[Ste
     steps = [Step(numbers[0], coarse, coarse, folded, Search.ALL)] * recipe.start
     for number in numbers:
         step = Step(number, coarse, doubtful, folded, Search.UNCERTAIN, candidates=_few(number, recipe))
-        renewed = [replace(step, replace=True), step] if number > 2 else []
+        # Images that went astray find out of it by a search of everything.
+        everything = [replace(step, search=Search.ALL, candidates=0), step]
+        renewal = [replace(step, replace=True)] if number > 2 else []
         if number == numbers[0]:
-            steps += renewed
+            steps += [*renewal, step]
         else:
-            # Images that fell into a wrong place while there were few classes find out of it by a search of everything.
-            steps += [step] * recipe.grow + renewed + [replace(step, search=Search.ALL, candidates=0), step]
-    steps += renewed * recipe.replacements
+            steps += [step] * recipe.grow + [*renewal, step, *everything]
+    steps += [*renewal, *everything] * recipe.replacements
     few = _few(classes, recipe)
     if folded and not mirror:
         steps += [Step(classes, coarse, coarse, False, candidates=few)] * recipe.grow
