@@ -20,7 +20,7 @@ COORDINATES ?=
 DIAMETER ?=
 
 BUILD := $(CURDIR)/.build
-ENGINE_SOURCES := $(shell find siamese2d/engine/siamese2d_engine -name '*.py')
+ENGINE_SOURCES := $(shell find siamese2d/engine/siamese2d_engine -name '*.py' -o -name '*.safetensors')
 
 export SCIPION_HOME := $(BUILD)/home
 export SCIPION_USER_DATA := $(BUILD)/projects

@@ -6,13 +6,17 @@ The folder holds ``mics/*.mrc`` and the tab-separated lists (``image_name x_coor
 the test those of ``test_truth.txt``. Up to as many labels as ``train_labels.txt`` has are drawn from it, more from
 ``train_truth.txt``. Average precision, F1 and centre errors are by one-to-one matching within the radius; "F1 chosen"
 is that of the picks above the threshold that training chose, "best F1" that of the best threshold in hindsight. CPU
-seconds and peak memory are those of the commands' processes, in this order: normalize, train, pick.
+seconds and peak memory are those of the commands' processes, in this order: normalize, train, pick. ``N`` is the
+estimated number of particles per micrograph over the true one.
+
+Ours runs with each objective, from the shipped weights or from random ones, and with each weight of the autoencoder.
 
 Topaz runs in three ways: ``untrained`` is its pretrained network as it comes, ``shipped`` the same fine-tuned on the
 labels, and ``mended`` fine-tuned with a number of particles that makes its prior right (it counts the pixels of a ball
 where it labels a disc). It has no seed: its runs differ even with the same labels.
 
-    benchmarks/picking.py FOLDER --diameter 160 --radius 20 --labels 10 30 100 300 --objectives pn ge-binomial
+    benchmarks/picking.py FOLDER --diameter 160 --radius 20 --labels 10 30 100 300 --objectives all
+    benchmarks/picking.py FOLDER --labels 10 100 --starts shipped scratch --autoencoder 0 0.1
 """
 
 import argparse
@@ -23,6 +27,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +38,7 @@ sys.path.insert(0, str(ENGINE))
 
 from siamese2d_engine.evaluate.picks import score_picks  # noqa: E402
 from siamese2d_engine.io.star import read_star  # noqa: E402
+from siamese2d_engine.picking.objectives import OBJECTIVES  # noqa: E402
 
 TOPAZ_EXPECTED = 60
 TOPAZ_RADIUS = 3
@@ -54,9 +60,9 @@ def main() -> None:
             for seed in args.seeds:
                 labels = Path(folder) / f"labels-{number}-{seed}.tsv"
                 draw_labels(data, number, seed).to_csv(labels, sep="\t", index=False)
-                for objective in args.objectives:
-                    out = Path(folder) / f"ours-{number}-{objective}-{seed}"
-                    rows.append(run_ours(args, data, labels, objective, seed, out) | {"labels": number})
+                for i, way in enumerate(product(objectives(args.objectives), args.starts, args.autoencoder)):
+                    out = Path(folder) / f"ours-{number}-{i}-{seed}"
+                    rows.append(run_ours(args, data, labels, *way, seed, out) | {"labels": number})
                     print_row(rows[-1])
                 for way in (w for w in ways if w != "untrained"):
                     out = Path(folder) / f"topaz-{way}-{number}-{seed}"
@@ -74,7 +80,11 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--diameter", type=float, default=160, help="of the particle, angstroms (default 160)")
     parser.add_argument("--radius", type=float, default=20, help="of matching, pixels (default 20)")
     parser.add_argument("--labels", type=int, nargs="+", default=[100])
-    parser.add_argument("--objectives", nargs="*", default=["pn"])
+    parser.add_argument("--objectives", nargs="*", choices=(*OBJECTIVES, "all"), default=["pn"],
+                        help="none for Topaz alone")
+    parser.add_argument("--starts", nargs="+", choices=("shipped", "scratch"), default=["shipped"],
+                        help="from the shipped weights, from random ones")
+    parser.add_argument("--autoencoder", type=float, nargs="+", default=[0.0], help="weights of the reconstruction")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--expected-particles", type=float, default=None,
                         help="default: estimated by ours, 60 for Topaz")
@@ -105,25 +115,34 @@ def draw_labels(data: dict, number: int, seed: int) -> pd.DataFrame:
     return source.sample(min(number, len(source)), random_state=seed)
 
 
-def run_ours(args: argparse.Namespace, data: dict, labels: Path, objective: str, seed: int, out: Path) -> dict:
+def objectives(chosen: list[str]) -> list[str]:
+    return list(OBJECTIVES) if "all" in chosen else chosen
+
+
+def run_ours(args: argparse.Namespace, data: dict, labels: Path, objective: str, start: str, autoencoder: float,
+             seed: int, out: Path) -> dict:
     """Normalize all micrographs, train on some, pick the others."""
     engine = [sys.executable, "-m", "siamese2d_engine"]
     threads = ["--threads", str(args.threads)]
-    expected = ["--expected-particles", str(args.expected_particles)] if args.expected_particles else []
+    expected = ["--expected-particles", args.expected_particles] if args.expected_particles else []
+    scratch = ["--from-scratch"] if start == "scratch" else []
+    name = f"ours {objective}" + (" scratch" if scratch else "") + (f" AE {autoencoder:g}" if autoencoder else "")
     normalized = [out / "normalize" / "micrographs" / p.name for p in (*data["train"], *data["test"])]
     train, test = normalized[:len(data["train"])], normalized[len(data["train"]):]
     costs = [measured(args, [*engine, "normalize", "--micrographs", *data["train"], *data["test"],
                              "--out", out / "normalize", *threads]),
              measured(args, [*engine, "train-picker", "--micrographs", *train, "--coordinates", labels,
-                             "--diameter", args.diameter, "--objective", objective, "--seed", seed,
-                             "--out", out / "train", *expected, *args.options.split(), *threads]),
+                             "--diameter", args.diameter, "--objective", objective, "--autoencoder", autoencoder,
+                             "--seed", seed, "--out", out / "train", *scratch, *expected, *args.options.split(),
+                             *threads]),
              measured(args, [*engine, "pick", "--micrographs", *test, "--model", out / "train" / "picker.safetensors",
                              "--out", out / "pick", *threads])]
     table = next(iter(read_star(out / "pick" / "candidates.star").values()))
     table["stem"] = [Path(name).stem for name in table["rlnMicrographName"]]
     record = json.loads((out / "train" / "training.json").read_text())
-    return result(f"ours {objective}", seed, table, data["test_truth"], args.radius, costs, record["threshold"]) | {
-        "expected_particles": record["expected_particles"]}
+    found = result(name, seed, table, data["test_truth"], args.radius, costs, record["threshold"])
+    truth = len(data["train_truth"]) / len(data["train"])
+    return found | {"count": record["expected_particles"] / truth}
 
 
 def preprocess(args: argparse.Namespace, data: dict, small: Path) -> dict:
@@ -211,27 +230,29 @@ def result(method: str, seed: int, table: pd.DataFrame, truth: pd.DataFrame, rad
         chosen = score_picks(*kept, truths, radius).f1
     return {"method": method, "seed": seed, "average_precision": score.average_precision, "best_f1": score.best_f1,
             "chosen_f1": chosen, "median_error": score.median_error, "rms_error": score.rms_error,
-            "cpu_seconds": [round(c["cpu"], 1) for c in costs], "peak_mb": round(max(c["memory"] for c in costs))}
+            "count": None, "cpu_seconds": [round(c["cpu"], 1) for c in costs],
+            "peak_mb": round(max(c["memory"] for c in costs))}
 
 
 def print_row(row: dict) -> None:
-    print(f"{row['method']:18s} labels {row['labels']:4d} seed {row['seed']}: average precision "
+    print(f"{row['method']:24s} labels {row['labels']:4d} seed {row['seed']}: average precision "
           f"{row['average_precision']:.4f}, CPU s {row['cpu_seconds']}", flush=True)
 
 
 def print_table(rows: list[dict]) -> None:
     """Means over seeds, and the spread of the average precision (standard deviation over runs)."""
-    print(f"\n{'method':18s} {'labels':>6s} {'runs':>4s} {'AP':>6s} {'+-':>5s} {'best F1':>7s} {'F1 chosen':>9s} "
-          f"{'error px':>8s} {'rms':>5s} {'CPU s':>6s} {'peak MB':>7s}")
+    print(f"\n{'method':24s} {'labels':>6s} {'runs':>4s} {'AP':>6s} {'+-':>5s} {'best F1':>7s} {'F1 chosen':>9s} "
+          f"{'N':>5s} {'error px':>8s} {'rms':>5s} {'CPU s':>6s} {'peak MB':>7s}")
     for method, labels in dict.fromkeys((r["method"], r["labels"]) for r in rows):
         group = [r for r in rows if (r["method"], r["labels"]) == (method, labels)]
         precisions = [r["average_precision"] for r in group]
         mean = {key: np.mean([r[key] for r in group if r[key] is not None] or [np.nan])
-                for key in ("best_f1", "chosen_f1", "median_error", "rms_error", "peak_mb")}
+                for key in ("best_f1", "chosen_f1", "count", "median_error", "rms_error", "peak_mb")}
         spread = statistics.stdev(precisions) if len(precisions) > 1 else float("nan")
-        print(f"{method:18s} {labels:6d} {len(group):4d} {np.mean(precisions):6.3f} {spread:5.3f} "
-              f"{mean['best_f1']:7.3f} {mean['chosen_f1']:9.3f} {mean['median_error']:8.2f} {mean['rms_error']:5.2f} "
-              f"{np.mean([sum(r['cpu_seconds']) for r in group]):6.0f} {mean['peak_mb']:7.0f}")
+        print(f"{method:24s} {labels:6d} {len(group):4d} {np.mean(precisions):6.3f} {spread:5.3f} "
+              f"{mean['best_f1']:7.3f} {mean['chosen_f1']:9.3f} {mean['count']:5.2f} {mean['median_error']:8.2f} "
+              f"{mean['rms_error']:5.2f} {np.mean([sum(r['cpu_seconds']) for r in group]):6.0f} "
+              f"{mean['peak_mb']:7.0f}")
 
 
 if __name__ == "__main__":

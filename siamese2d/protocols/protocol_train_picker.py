@@ -40,13 +40,17 @@ class Siamese2DProtTrainPicker(Siamese2DProtBase):
                            "pixel size.")
         form.addParam("inputCoordinates", params.PointerParam, pointerClass=LABEL_CLASSES, important=True,
                       label="Marked particles",
-                      help="Some particles, marked by hand or picked otherwise: 100 spread over several micrographs "
-                           "are a good start. They need not be complete in any micrograph. Particles or 2D classes "
+                      help="Some particles, marked by hand or picked otherwise: 10 to 100, spread over several "
+                           "micrographs, are a good start. They need not be complete in any micrograph. Particles or 2D classes "
                            "that you selected will do as well: they know where they were cut out.")
         form.addParam("diameter", params.FloatParam, default=-1, label="Particle diameter (Å)",
                       help="Longest diameter of the particle. -1 takes the box size of the marked particles, or "
                            "estimates it from their images where they have none; give it when that box is much larger "
                            "than the particle.")
+        form.addParam("smallestDiameter", params.FloatParam, default=-1, expertLevel=EXPERT,
+                      label="Smallest particle diameter (Å)",
+                      help="For particles of several sizes: the diameter of the smallest, that above being the "
+                           "largest. All of them should be among the marked particles. -1: all have one size.")
         form.addParam("expectedParticles", params.FloatParam, default=-1, label="Particles per micrograph",
                       help="About how many particles a micrograph holds. -1 lets the program estimate it. Give a "
                            "number when the picks come out far too many or too few; being wrong by half is no harm.")
@@ -58,19 +62,25 @@ class Siamese2DProtTrainPicker(Siamese2DProtBase):
                            "the same by a simpler measure.\n*nnpu*, *pu*: positive-unlabeled risk.")
         form.addParam("autoencoder", params.FloatParam, default=0.0, expertLevel=EXPERT, label="Autoencoder weight",
                       help="Weight of reconstructing the image beside finding particles. 0 is without; 10 / number of "
-                           "marked particles may help when those are few.")
+                           "marked particles may help when those are few and training starts from random weights.")
         form.addParam("network", params.EnumParam, choices=NETWORKS, default=NETWORKS.index("medium"),
                       expertLevel=EXPERT, label="Network",
                       help="How far the network sees around a particle. *small* is faster and blind to surroundings "
                            "such as carbon; *large* for particles that are told by their neighbourhood. A picker to "
                            "start from brings its own.")
-        form.addParam("epochs", params.IntParam, default=10, expertLevel=EXPERT, label="Epochs",
-                      help="Most epochs; training stops earlier when held-out labels are found no better. Raise it for "
-                           "large or difficult sets.")
+        form.addParam("epochs", params.IntParam, default=-1, expertLevel=EXPERT, label="Epochs",
+                      help="Most epochs; training stops earlier when held-out labels are found no better. -1 takes 8, "
+                           "with fewer than 20 marked particles 5, from random weights 10. Raise it for large or "
+                           "difficult sets.")
+        form.addParam("shippedWeights", params.BooleanParam, default=True, expertLevel=EXPERT,
+                      label="Start from the shipped weights",
+                      help="Weights learned from simulated particles of many kinds need fewer marked particles. *No* "
+                           "starts from random weights: try it for what looks like no globular particle, such as "
+                           "filaments. There are none for the *small* and the *large* network.")
         form.addParam("startModel", params.PointerParam, pointerClass="PickerModel", allowsNull=True,
                       expertLevel=EXPERT, label="Start from picker",
-                      help="Continue from a picker trained before, e.g. for the same particle on another grid. Empty "
-                           "starts from random weights.")
+                      help="Continue from a picker trained before, e.g. for the same particle on another grid; it "
+                           "goes before the shipped weights.")
         self._defineSeedParam(form)
         self._defineParallel(form)
 
@@ -96,8 +106,10 @@ class Siamese2DProtTrainPicker(Siamese2DProtBase):
         errors = validateNotEmpty("Input micrographs", micrographs) + validateNotEmpty("Marked particles", coordinates)
         if errors or micrographs is None or coordinates is None:
             return errors
-        if self.epochs.get() < 1 or self.autoencoder.get() < 0:
-            errors.append("*Epochs* must be 1 or more and *Autoencoder weight* 0 or more.")
+        if self.epochs.get() < 1 and self.epochs.get() != -1 or self.autoencoder.get() < 0:
+            errors.append("*Epochs* must be 1 or more, or -1, and *Autoencoder weight* 0 or more.")
+        if self.smallestDiameter.get() > 0 and not self.smallestDiameter.get() <= self.diameter.get():
+            errors.append("*Smallest particle diameter*: give *Particle diameter* too, that of the largest particles.")
         if self.expectedParticles.get() == 0:
             errors.append("*Particles per micrograph* must be above 0, or -1 to estimate it.")
         start = self.startModel.get()
@@ -154,14 +166,18 @@ class Siamese2DProtTrainPicker(Siamese2DProtBase):
         arguments = ["--micrographs", self.getInputPath("micrographs.star"),
                      "--coordinates", self.getInputPath("coordinates.star"),
                      "--objective", self._choice("objective", OBJECTIVES),
-                     "--network", self._choice("network", NETWORKS), "--autoencoder", self.autoencoder.get(),
-                     "--epochs", self.epochs.get()]
+                     "--network", self._choice("network", NETWORKS), "--autoencoder", self.autoencoder.get()]
+        if self.epochs.get() > 0:
+            arguments += ["--epochs", self.epochs.get()]
         if self.getDiameter():
-            arguments += ["--diameter", round(self.getDiameter(), 3)]
+            smallest = [self.smallestDiameter.get()] if self.smallestDiameter.get() > 0 else []
+            arguments += ["--diameter", *smallest, round(self.getDiameter(), 3)]
         if self.expectedParticles.get() > 0:
             arguments += ["--expected-particles", self.expectedParticles.get()]
         if self.startModel.get() is not None:
             arguments += ["--model", self.startModel.get().getFileName()]
+        elif not self.shippedWeights.get():
+            arguments += ["--from-scratch"]
         return arguments
 
     def _trainingLine(self):

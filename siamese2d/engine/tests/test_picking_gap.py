@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from siamese2d_engine.picking.calibration import probability
-from siamese2d_engine.picking.gap import Gap, find_gap
+from siamese2d_engine.picking.gap import Gap, find_gap, gap_at
 from siamese2d_engine.picking.judge import Judge
 from siamese2d_engine.picking.network import Architecture, PickerNetwork
 from siamese2d_engine.picking.precision_recall import Ranking
@@ -58,7 +58,7 @@ def test_no_gap_in_background_alone_without_labels_or_with_few_candidates():
 
 def _judge(ranking, monkeypatch):
     """A judge whose candidates are `ranking`, in one micrograph of 100 x 200."""
-    monkeypatch.setattr("siamese2d_engine.picking.judge._ranking", lambda *args, **kwargs: ranking)
+    monkeypatch.setattr("siamese2d_engine.picking.judge.Judge._ranking", lambda *args, **kwargs: ranking)
     micrograph = LabelledMicrograph(np.zeros((100, 200), np.float32), NONE, np.zeros((ranking.labels, 2)))
     network = PickerNetwork(Architecture((4,), (3,), (1,), (1,)))
     network.initialise(torch.Generator().manual_seed(0))
@@ -76,7 +76,7 @@ def test_survey_without_gap_goes_by_labels_or_by_the_guess(monkeypatch):
     judge, network = _judge(_ranking(**overlapping, labels=100), monkeypatch)
     survey = judge.survey(network)
     assert survey.gap is None and survey.density * 20_000 > 200
-    judge, network = _judge(_ranking(**overlapping, labels=10), monkeypatch)
+    judge, network = _judge(_ranking(**overlapping, labels=4), monkeypatch)
     assert judge.survey(network).density == 0.5
 
 
@@ -88,3 +88,13 @@ def test_probability_is_one_half_in_the_gap_and_sure_at_the_labels():
     found = probability(np.array([gap.score, middle]), gap.calibration())
     assert found.tolist() == pytest.approx([0.5, 0.98201], abs=1e-5)
     assert Gap(-1.0, -0.5).calibration() == (2.0, 2.0)
+
+
+def test_boundary_by_the_number_of_particles():
+    ranking = Ranking(np.arange(10.0)[::-1], np.array([1, 0, 1, 0, 1, 0, 0, 0, 0, 0], dtype=bool), 3)
+    assert gap_at(ranking, 4.2) == Gap(6.0, 7.0)
+    above = probability(ranking.scores, gap_at(ranking, 4.2).calibration()) >= 0.5
+    assert above.sum() == 4
+    assert gap_at(ranking, 99) == Gap(0.0, 7.0)
+    assert gap_at(Ranking(np.zeros(0), np.zeros(0, bool), 2), 3) == Gap(0.0, 0.0)
+    assert np.isfinite(gap_at(ranking, 1).calibration()).all()

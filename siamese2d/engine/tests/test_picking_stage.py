@@ -113,7 +113,7 @@ def test_no_particle_is_picked_twice(picked):
 def test_another_threshold_only_filters(data, trained, picked, tmp_path, monkeypatch):
     out = tmp_path / "pick"
     shutil.copytree(picked, out)
-    monkeypatch.setattr(stage, "find_candidates", lambda *args: pytest.fail("scored again"))
+    monkeypatch.setattr(stage, "find_candidates", lambda *args, **options: pytest.fail("scored again"))
     assert _pick(data[0], trained, out, "--threshold", "0.9") == 0
     chosen = _table(out / "coordinates.star")
     assert len(chosen) == (_table(picked / "candidates.star")[SCORE] >= 0.9).sum()
@@ -148,11 +148,11 @@ def test_killed_training_resumes_with_the_same_model(data, trained, tmp_path, mo
 def test_killed_picking_resumes(data, trained, picked, tmp_path, monkeypatch):
     out, calls, find = tmp_path / "pick", [], stage.find_candidates
 
-    def kill(*args):
+    def kill(*args, **options):
         calls.append(1)
         if len(calls) == 3:
             raise KeyboardInterrupt
-        return find(*args)
+        return find(*args, **options)
 
     monkeypatch.setattr(stage, "find_candidates", kill)
     assert _pick(data[0], trained, out) == 2
@@ -230,3 +230,32 @@ def test_wrong_model_files_are_refused(data, trained, tmp_path, capsys):
 def test_wrong_pixel_size_is_noticed(data, trained, tmp_path, capsys):
     assert _pick(data[0], trained, tmp_path / "pick", "--pixel-size", "50") == 2
     assert "at least 8" in capsys.readouterr().err
+
+
+def test_particles_of_two_sizes_may_lie_closer(tmp_path):
+    rows, columns = np.mgrid[:SHAPE[0], :SHAPE[1]]
+    labels = []
+    for i in range(4):
+        image = np.random.default_rng(i).normal(100, 10, size=SHAPE)
+        # Pairs of small ones, nearer to each other than 0.6 diameters of the large ones.
+        small = [(x, y) for x in (30, 40, 120, 130) for y in (40, 100, 160)]
+        for x, y, width in [*((x, y, 2.2) for x, y in small), *((x, y, 4.5) for x in (80, 180) for y in (60, 140))]:
+            image -= 40 * np.exp(-((columns - x) ** 2 + (rows - y) ** 2) / (2 * width ** 2))
+            labels.append((f"m{i}", x, y))
+        write_mrc(tmp_path / "mics" / f"m{i}.mrc", image.astype(np.float32), 2.0)
+    pd.DataFrame(labels, columns=["micrograph", "x", "y"]).to_csv(tmp_path / "labels.csv", index=False)
+    command = ["train-picker", "--micrographs", str(tmp_path / "mics"), "--coordinates", str(tmp_path / "labels.csv"),
+               *QUICK, "--epochs", "6", "--diameter", "20", "40"]
+    assert main([*command, "--out", str(tmp_path / "train")]) == 0
+    header, _ = load_model(tmp_path / "train" / "picker.safetensors", "picker")
+    assert header["diameter"] == 40 and header["smallest"] == 0.5
+    assert _pick(tmp_path, tmp_path / "train", tmp_path / "pick") == 0
+    table = _table(tmp_path / "pick" / "candidates.star")
+    found = table[table[NAME].str.contains("m0")][[X, Y]].to_numpy()
+    distances = np.hypot(*(found[:, None] - np.array(labels)[:16, 1:].astype(float)[None]).transpose(2, 0, 1))
+    assert (distances.min(axis=0) < 4).all() and len(set(distances.argmin(axis=0))) == 16
+
+
+def test_diameters_in_the_wrong_order_are_refused(data, tmp_path, capsys):
+    assert _train(data[0], tmp_path / "train", "--diameter", "40", "20") == 2
+    assert "the smallest and the largest" in capsys.readouterr().err

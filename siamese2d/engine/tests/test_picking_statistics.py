@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from siamese2d_engine.picking.calibration import fit_calibration, fit_offset, logit, probability
+from siamese2d_engine.picking.calibration import fit_calibration, logit, probability
 from siamese2d_engine.picking.precision_recall import (
     Ranking,
     average_precision,
@@ -94,14 +94,6 @@ def test_calibrated_probabilities_match_the_share_of_particles():
         assert true[inside].mean() == pytest.approx(p[inside].mean(), abs=0.08)
 
 
-def test_without_held_out_labels_probabilities_add_up_to_the_expected_number():
-    scores = _sample()[0].scores
-    for expected in (40.0, 400.0):
-        calibration = fit_offset(scores, expected)
-        assert calibration[0] == 1 and probability(scores, calibration).sum() == pytest.approx(expected, rel=1e-6)
-    assert probability(scores, fit_offset(scores, 1e9)).sum() == pytest.approx(0.9 * len(scores), rel=1e-6)
-
-
 def test_calibration_with_separated_labels_stays_finite():
     scores = np.concatenate([np.full(5, 8.0), np.linspace(-8, -4, 100)])
     slope, offset = fit_calibration(Ranking(scores, scores > 0, 5), 6)
@@ -119,9 +111,16 @@ def test_number_of_particles_is_estimated(shift, tolerance):
     assert np.median(estimates) == pytest.approx(400, rel=tolerance)
 
 
-@pytest.mark.parametrize("found, labels", [(0, 30), (5, 10)])
+@pytest.mark.parametrize("found, labels", [(0, 30), (0, 10), (4, 4)])
 def test_number_of_particles_is_unknown_from_few_labels(found, labels):
     assert estimate_particles(Ranking(np.arange(50.0)[::-1], np.arange(50) < found, labels)) is None
+
+
+def test_number_of_particles_from_few_labels_is_a_median():
+    hits = np.isin(np.arange(100), [0, 19, 29, 49, 59, 99])
+    ratios = [20 / (2 / 5), 30 / (3 / 5), 50 / (4 / 5)]
+    assert estimate_particles(Ranking(np.arange(100.0)[::-1], hits & (np.arange(100) != 99), 5)) == \
+        pytest.approx(np.median(ratios))
 
 
 def test_starting_guess_looks_at_labelled_micrographs_only():

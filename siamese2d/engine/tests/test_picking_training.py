@@ -16,7 +16,8 @@ from siamese2d_engine.picking.sampling import LabelledMicrograph, Sampler
 from siamese2d_engine.picking.settings import Settings
 
 TINY = Architecture((8, 8, 8), (5, 3, 3), (1, 2, 1), (1, 1, 2))
-SETTINGS = Settings(diameter=100, epochs=3, steps=4, crops=1, crop_outputs=32, windows=8, sample=200)
+SETTINGS = Settings(diameter=100, epochs=3, steps=4, crops=1, crop_outputs=32, windows=8, sample=200,
+                    learning_rate=2e-3)
 NONE = np.zeros((0, 2))
 
 
@@ -159,3 +160,13 @@ def test_risks_are_scaled_to_weigh_positives_by_one():
         assert scaled.item() == pytest.approx(OBJECTIVES[name](positive, unlabeled, 0.2).item() / 0.2)
     warm = training.objective_loss(positive, unlabeled, 0.2, SETTINGS, None, True)
     assert warm.item() == pytest.approx(OBJECTIVES["pn"](positive, unlabeled, 0.2).item() / 0.2)
+
+
+def test_defaults_follow_the_starting_point_and_the_number_of_labels():
+    open_settings = Settings()
+    filled = {(scratch, labels): open_settings.filled(scratch, labels, 90.0)
+              for scratch in (True, False) for labels in (10, 20)}
+    assert {key: (s.epochs, s.learning_rate) for key, s in filled.items()} == {
+        (True, 10): (10, 2e-3), (True, 20): (10, 2e-3), (False, 10): (5, 5e-4), (False, 20): (8, 1e-3)}
+    assert replace(open_settings, epochs=3, learning_rate=0.1).filled(True, 10, 90.0) == \
+        Settings(epochs=3, learning_rate=0.1, diameter=90.0)

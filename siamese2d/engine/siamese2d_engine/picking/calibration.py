@@ -41,19 +41,6 @@ def fit_calibration(ranking: Ranking, expected: float, weight: float = 2.0) -> t
     return float(slope), float(offset)
 
 
-def fit_offset(scores: np.ndarray, expected: float) -> tuple[float, float]:
-    """Slope 1 and the offset with which the probabilities of `scores` add up to `expected`.
-
-    For labels that were trained on: they score higher than other particles, and say nothing about those.
-    """
-    wanted = min(expected, 0.9 * len(scores))
-    low, high = -float(scores.max(initial=0.0)) - 50.0, -float(scores.min(initial=0.0)) + 50.0
-    for _ in range(60):
-        middle = (low + high) / 2
-        low, high = (middle, high) if probability(scores, (1.0, middle)).sum() < wanted else (low, middle)
-    return 1.0, (low + high) / 2
-
-
 def _derivatives(scores: np.ndarray, hits: np.ndarray, share: float, slope: float, offset: float,
                  strength: float) -> tuple[np.ndarray, np.ndarray]:
     p = 1 / (1 + np.exp(-np.clip(slope * scores + offset, -50, 50)))

@@ -10,14 +10,23 @@ from siamese2d_engine.picking.scoring import TILE, score_map
 
 # Working pixels. The width of the smoothing is about that of the score's own peak.
 SMOOTHING = 2.0
-# Two particles' centres are at least this many diameters apart.
+# Two particles' centres are at least this many diameters, of the smallest ones, apart.
 SEPARATION = 0.6
 FINER = 2
 
 
 def find_candidates(network: PickerNetwork, image: np.ndarray, floor: float, orientations: int = 4,
-                    tile: int = TILE) -> np.ndarray:
+                    tile: int = TILE, smallest: float = 1.0) -> np.ndarray:
     """Candidates in a prepared micrograph `(h, w)`.
+
+    Parameters
+    ----------
+    floor : float
+        Logit of the worst candidate.
+    orientations, tile : int
+        See `score_map`.
+    smallest : float
+        Diameter of the smallest particles over that of the largest, which is `WORKING_DIAMETER`.
 
     Returns
     -------
@@ -27,7 +36,7 @@ def find_candidates(network: PickerNetwork, image: np.ndarray, floor: float, ori
     scores = score_map(network, image, orientations, tile)
     step = network.architecture.stride / FINER
     smooth = ndimage.gaussian_filter(_refined(scores), SMOOTHING / step, mode="nearest")
-    peaks = find_peaks(smooth, SEPARATION * WORKING_DIAMETER / step, floor)
+    peaks = find_peaks(smooth, SEPARATION * smallest * WORKING_DIAMETER / step, floor)
     peaks[:, :2] *= step
     inside = (peaks[:, 0] <= image.shape[1] - 0.5) & (peaks[:, 1] <= image.shape[0] - 0.5)
     return _without_mirrored(peaks[inside], image.shape, float(np.median(scores)), floor)

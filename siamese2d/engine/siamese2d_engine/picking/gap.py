@@ -38,7 +38,7 @@ class Gap:
 
         The slope is bounded, so that candidates far below the gap keep distinct scores.
         """
-        slope = min(STEEPEST, 4.0 / (self.particles - self.score))
+        slope = min(STEEPEST, 4.0 / max(self.particles - self.score, 1e-6))
         return slope, -slope * self.score
 
 
@@ -78,3 +78,14 @@ def find_gap(ranking: Ranking) -> Gap | None:
         return None
     score = best + unit - float(np.exp((edges[lowest] + edges[lowest + 1]) / 2))
     return Gap(score, middle) if score < middle else None
+
+
+def gap_at(ranking: Ranking, expected: float) -> Gap:
+    """The boundary that leaves `expected` candidates above it, where nothing marks a gap.
+
+    For labels that were trained on: they score higher than other particles, so that no calibration can go by them.
+    """
+    last = min(max(1, round(expected)), len(ranking.scores)) - 1
+    score = float(ranking.scores[last]) if len(ranking.scores) else 0.0
+    labels = ranking.scores[ranking.hits]
+    return Gap(score, float(np.median(labels)) if len(labels) else score)

@@ -50,12 +50,15 @@ class Judge:
         Particles per working pixel to assume while they are not known.
     census : list of LabelledMicrograph
         Micrographs whose number of particles is estimated; all their labels are `hidden`.
+    smallest : float
+        Diameter of the smallest particles over that of the largest.
     """
 
     micrographs: list[LabelledMicrograph]
     has_held_out: bool
     guess: float
     census: list[LabelledMicrograph]
+    smallest: float = 1.0
 
     @property
     def pixels(self) -> int:
@@ -80,7 +83,7 @@ class Judge:
 
     def ranking(self, network: PickerNetwork, orientations: int = 4) -> Ranking:
         """Candidates of all micrographs against the held-out labels."""
-        return _ranking(network, self.micrographs, orientations)
+        return self._ranking(network, self.micrographs, orientations)
 
     def found_at(self, network: PickerNetwork) -> list[int]:
         """Ranks, from 1, at which the held-out labels are found; empty without held-out labels."""
@@ -104,18 +107,18 @@ class Judge:
         `estimate_particles` (training labels are found a little too easily, but the few held-out ones alone would err
         more), and are the guess where that can't tell.
         """
-        ranking = _ranking(network, self.census, orientations, floor=-math.inf)
+        ranking = self._ranking(network, self.census, orientations, floor=-math.inf)
         gap = find_gap(ranking)
         particles = estimate_particles(ranking) if gap is None else float((ranking.scores >= gap.score).sum())
         pixels = sum(m.image.size for m in self.census)
         return Survey(self.guess if particles is None else particles / pixels, gap)
 
-
-def _ranking(network: PickerNetwork, micrographs: list[LabelledMicrograph], orientations: int,
-             floor: float = FLOOR) -> Ranking:
-    """Candidates against hidden labels; those on other labels are left out."""
-    candidates = [_without(find_candidates(network, m.image, floor, orientations), m.labels) for m in micrographs]
-    return rank(candidates, [m.hidden for m in micrographs], MATCH_RADIUS)
+    def _ranking(self, network: PickerNetwork, micrographs: list[LabelledMicrograph], orientations: int,
+                 floor: float = FLOOR) -> Ranking:
+        """Candidates against hidden labels; those on other labels are left out."""
+        candidates = [_without(find_candidates(network, m.image, floor, orientations, smallest=self.smallest), m.labels)
+                      for m in micrographs]
+        return rank(candidates, [m.hidden for m in micrographs], MATCH_RADIUS * self.smallest)
 
 
 def _without(candidates: np.ndarray, labels: np.ndarray) -> np.ndarray:

@@ -103,6 +103,11 @@ class PickerNetwork(nn.Module):
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
 
+    @torch.no_grad()
+    def invert(self) -> None:
+        """From now on answer an image as its negative was answered before."""
+        self.convolutions[0].weight.neg_()
+
     def features(self, images: Tensor) -> Tensor:
         """`(n, h, w)` images to `(n, channels, h', w')` features."""
         x = images[:, None]

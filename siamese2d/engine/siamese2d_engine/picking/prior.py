@@ -5,7 +5,11 @@ import numpy as np
 from siamese2d_engine.picking.inputs import WORKING_DIAMETER
 from siamese2d_engine.picking.precision_recall import Ranking
 
-FEWEST_LABELS = 20
+FEWEST_LABELS = 5
+# With fewer labels the smallest ratio is a matter of luck.
+MANY_LABELS = 20
+# Recalls at which few labels are looked at.
+FEW_LABELS_RECALL = (0.4, 0.8)
 # Below this recall the ratio rests on too few labels.
 LOWEST_RECALL = 0.3
 
@@ -17,17 +21,20 @@ def estimate_particles(ranking: Ranking) -> float | None:
     R(t)``; false candidates only add to it, so the smallest value is the estimate. This is the estimate of a mixture
     proportion by the lower envelope of likelihood ratios (Blanchard, Lee & Scott 2010). With few labels R is noisy: it
     is lowered by half a standard error before the smallest value is sought, which makes up for the choice of the
-    luckiest threshold.
+    luckiest threshold. With fewer than 20 labels the median of the ratios at middling recalls is taken instead.
 
     Returns
     -------
     float or None
-        None if there are fewer than 20 labels, or few of them were found.
+        None if there are fewer than 5 labels, or few of them were found.
     """
     found = np.cumsum(ranking.hits)
     if ranking.labels < FEWEST_LABELS or not found[-1:].any():
         return None
     recall = found / ranking.labels
+    if ranking.labels < MANY_LABELS:
+        middling = ranking.hits & (recall >= FEW_LABELS_RECALL[0] - 1e-9) & (recall <= FEW_LABELS_RECALL[1] + 1e-9)
+        return float(np.median((np.arange(len(recall)) + 1)[middling] / recall[middling])) if middling.any() else None
     error = np.sqrt(recall * (1 - recall) / ranking.labels)
     usable = ranking.hits & (recall >= LOWEST_RECALL)
     if not usable.any():

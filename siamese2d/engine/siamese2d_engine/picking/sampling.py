@@ -87,16 +87,21 @@ class Sampler:
         masks : ndarray, shape `(number, o, o)`
             Outputs that carry no label and are not hidden.
         """
+        images, positive, excluded = self.crops(number, outputs, rng)
+        return images, ~(positive | excluded)
+
+    def crops(self, number: int, outputs: int,
+              rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """As `unlabeled`, with two masks: outputs that lie in label discs, and those that are hidden."""
         stride = self.architecture.stride
         areas = np.array([h * w for h, w in self.shapes], dtype=float)
         outputs = min(outputs, *(-(-min(shape) // stride) for shape in self.shapes))
-        crops = []
+        drawn = []
         for i in rng.choice(len(areas), size=number, p=areas / areas.sum()):
             y, x = (rng.integers(max(1, n - stride * (outputs - 1))) for n in self.shapes[i])
-            image, positive, excluded = self._cut(i, y, x, outputs)
-            crops.append(_augment([image, ~(positive | excluded)], rng))
-        images, masks = zip(*crops)
-        return np.stack(images), np.stack(masks)
+            drawn.append(_augment(list(self._cut(i, y, x, outputs)), rng))
+        images, positive, excluded = (np.stack(arrays) for arrays in zip(*drawn))
+        return images, positive, excluded
 
     def _cut(self, i: int, y: int, x: int, outputs: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """The input whose first output is centred at (y, x) of micrograph i, and the masks on the grid of outputs."""

@@ -1,6 +1,6 @@
 """The stages ``train-picker`` and ``pick``."""
 
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -14,13 +14,14 @@ from siamese2d_engine.io.coordinates import SCORE, X, Y, group_by_micrograph
 from siamese2d_engine.io.micrographs import NAME, MicrographSet
 from siamese2d_engine.io.models import save_model
 from siamese2d_engine.io.star import read_star, write_star
-from siamese2d_engine.picking.calibration import fit_calibration, fit_offset, probability
+from siamese2d_engine.picking.calibration import fit_calibration, probability
 from siamese2d_engine.picking.candidates import find_candidates, from_micrograph, to_micrograph
+from siamese2d_engine.picking.contrast import are_bright
 from siamese2d_engine.picking.diameter import estimate_diameter
 from siamese2d_engine.picking.inputs import WORKING_DIAMETER
-from siamese2d_engine.picking.gap import Gap
+from siamese2d_engine.picking.gap import Gap, gap_at
 from siamese2d_engine.picking.judge import Judge
-from siamese2d_engine.picking.model import Picker, load_picker
+from siamese2d_engine.picking.model import Picker, load_picker, load_weights, shipped_weights
 from siamese2d_engine.picking.network import ARCHITECTURES, PickerNetwork
 from siamese2d_engine.picking.output import joined, write_picks
 from siamese2d_engine.picking.precision_recall import Ranking, average_precision, best_threshold, curve_points
@@ -39,6 +40,8 @@ MOST_MICROGRAPHS = 200
 MOST_COUNTED = 20
 # Probability below which a candidate is not worth a row.
 FLOOR = 1e-4
+# Where the first weights come from.
+MODEL, SHIPPED, RANDOM = "model", "shipped weights", "random weights"
 NO_LABELS = np.zeros((0, 2))
 
 
@@ -63,10 +66,11 @@ def train_picker(run: Run, micrographs: MicrographSet, coordinates: pd.DataFrame
     groups = group_by_micrograph(coordinates, micrographs)
     _warn_of_strangers(run, coordinates, groups)
     first = load_picker(model, device) if model else None
-    settings = _with_diameter(settings, first, micrographs, groups)
+    starting_point = _starting_point(settings, model)
+    settings = _filled(settings, first, micrographs, groups, starting_point)
     prepared, labels = _prepare_all(run, micrographs, groups, settings)
     training, judge = _divide(prepared, labels, settings)
-    network = first.network if first else _new_network(settings, device)
+    network = first.network if first else _new_network(settings, starting_point, prepared, labels, device)
     sampler = Sampler(training, network.architecture, hidden_radius=WORKING_DIAMETER / 2)
     state = start(network, settings, _density(prepared, settings))
     checkpoint = run.path("checkpoint.pt")
@@ -74,18 +78,18 @@ def train_picker(run: Run, micrographs: MicrographSet, coordinates: pd.DataFrame
         load_checkpoint(checkpoint, state)
         print(f"train-picker: continues after epoch {len(state.epochs)}", flush=True)
     run_epochs(state, sampler, settings, checkpoint, judge, lambda record: _report(record, state, judge, settings))
-    _write_results(run, state, judge, settings, prepared, labels)
+    _write_results(run, state, judge, settings, prepared, labels, starting_point)
     checkpoint.unlink()
 
 
-def _with_diameter(settings: Settings, first: Picker | None, micrographs: MicrographSet,
-                   groups: list[pd.DataFrame]) -> Settings:
-    """The settings with the diameter given, else that of the picker to continue from, else estimated."""
-    if settings.diameter is not None:
-        return settings
-    diameter = first.diameter if first else estimate_diameter(micrographs, groups)
-    print(f"train-picker: particle diameter {diameter:g} A", flush=True)
-    return replace(settings, diameter=diameter)
+def _filled(settings: Settings, first: Picker | None, micrographs: MicrographSet, groups: list[pd.DataFrame],
+            starting_point: str) -> Settings:
+    """The settings with nothing left open: the diameter is that of the picker to continue from, else estimated."""
+    diameter = settings.diameter
+    if diameter is None:
+        diameter = first.diameter if first else estimate_diameter(micrographs, groups)
+        print(f"train-picker: particle diameter {diameter:g} A", flush=True)
+    return settings.filled(starting_point == RANDOM, sum(map(len, groups)), diameter)
 
 
 def _warn_of_strangers(run: Run, coordinates: pd.DataFrame, groups: list[pd.DataFrame]) -> None:
@@ -124,10 +128,15 @@ def _divide(prepared: list[PreparedMicrograph], labels: list[np.ndarray],
     guess = starting_guess([len(xy) for xy in labels], [p.image.size for p in prepared])
     census = [LabelledMicrograph(p.image, NO_LABELS, xy) for p, xy in zip(prepared, labels) if len(xy)][:MOST_COUNTED]
     if not any(h.any() for h in hidden):
-        return parts, Judge(census, False, guess, census)
+        return parts, Judge(census, False, guess, census, _smallest(settings))
     # A micrograph with nothing but held-out labels is not trained on at all.
     training = [p for p in parts if len(p.labels) or not len(p.hidden)]
-    return training, Judge([p for p in parts if len(p.hidden)], True, guess, census)
+    return training, Judge([p for p in parts if len(p.hidden)], True, guess, census, _smallest(settings))
+
+
+def _smallest(settings: Settings) -> float:
+    """Diameter of the smallest particles over that of the largest."""
+    return 1.0 if settings.smallest is None else settings.smallest / settings.diameter
 
 
 def _density(prepared: list[PreparedMicrograph], settings: Settings) -> float | None:
@@ -136,9 +145,23 @@ def _density(prepared: list[PreparedMicrograph], settings: Settings) -> float | 
     return settings.expected / float(np.mean([p.image.size for p in prepared]))
 
 
-def _new_network(settings: Settings, device: torch.device) -> PickerNetwork:
-    network = PickerNetwork(ARCHITECTURES[settings.network])
-    network.initialise(seeded_generator(settings.seed, 0))
+def _starting_point(settings: Settings, model: Path | None) -> str:
+    """Where the first weights come from; the shipped ones are for one architecture only."""
+    if model is not None:
+        return MODEL
+    return RANDOM if settings.from_scratch or not shipped_weights(settings.network).exists() else SHIPPED
+
+
+def _new_network(settings: Settings, starting_point: str, prepared: list[PreparedMicrograph], labels: list[np.ndarray],
+                 device: torch.device) -> PickerNetwork:
+    if starting_point == RANDOM:
+        network = PickerNetwork(ARCHITECTURES[settings.network])
+        network.initialise(seeded_generator(settings.seed, 0))
+        return network.to(device)
+    network = load_weights(shipped_weights(settings.network))
+    if are_bright([p.image for p in prepared], labels):
+        print("train-picker: particles are bright, the shipped weights are inverted", flush=True)
+        network.invert()
     return network.to(device)
 
 
@@ -150,7 +173,7 @@ def _report(record: dict, state: State, judge: Judge, settings: Settings) -> Non
 
 
 def _write_results(run: Run, state: State, judge: Judge, settings: Settings, prepared: list[PreparedMicrograph],
-                   labels: list[np.ndarray]) -> None:
+                   labels: list[np.ndarray], starting_point: str) -> None:
     network = state.average
     network.load_state_dict(state.best)
     logits = judge.ranking(network)
@@ -163,6 +186,7 @@ def _write_results(run: Run, state: State, judge: Judge, settings: Settings, pre
     record = {
         "epochs": [_public(epoch, judge, density) for epoch in state.epochs],
         "best_epoch": state.best_epoch,
+        "start": starting_point,
         "objective": settings.objective,
         "diameter": settings.diameter,
         "prior": judge.prior(density),
@@ -175,7 +199,7 @@ def _write_results(run: Run, state: State, judge: Judge, settings: Settings, pre
         "threshold_in_gap": survey.gap is not None,
         "precision_recall": curve_points(ranking, expected),
     }
-    picker = Picker(network, settings.diameter, calibration, threshold)
+    picker = Picker(network, settings.diameter, calibration, threshold, _smallest(settings))
     trained = {**asdict(settings), "best_epoch": state.best_epoch, "prior": record["prior"]}
     header = {**picker.header(), "training": trained, "precision_recall": record["precision_recall"]}
     save_model(run.path("picker.safetensors"), header, network.state_dict())
@@ -186,9 +210,9 @@ def _write_results(run: Run, state: State, judge: Judge, settings: Settings, pre
 
 def _calibration(gap: Gap | None, logits: Ranking, judge: Judge, expected: float) -> tuple[float, float]:
     """By the gap, which is clearer than a few held-out labels; else by these; else by the number of particles alone."""
-    if gap is not None:
-        return gap.calibration()
-    return fit_calibration(logits, expected) if judge.has_held_out else fit_offset(logits.scores, expected)
+    if gap is None and judge.has_held_out:
+        return fit_calibration(logits, expected)
+    return (gap or gap_at(logits, expected)).calibration()
 
 
 def _average_precision(ranking: Ranking, expected: float) -> float:
@@ -233,7 +257,7 @@ def _candidates(run: Run, micrographs: MicrographSet, i: int, picker: Picker) ->
     path = run.path("candidates", f"{micrographs.names[i]}.star")
     if not path.exists():
         prepared = prepare_micrograph(micrographs.paths[i], float(micrographs.pixel_sizes[i]), picker.diameter)
-        found = find_candidates(picker.network, prepared.image, picker.floor_logit(FLOOR))
+        found = find_candidates(picker.network, prepared.image, picker.floor_logit(FLOOR), smallest=picker.smallest)
         write_star(path, {"coordinates": _table(str(micrographs.table[NAME].iloc[i]), found, prepared, picker)})
     table = next(iter(read_star(path).values()))
     return table.astype({NAME: str, X: float, Y: float, SCORE: float})

@@ -121,7 +121,7 @@ def train_epoch(state: State, sampler: Sampler, settings: Settings, prior: float
         loss.backward()
         nn.utils.clip_grad_norm_([p for g in state.optimizer.param_groups for p in g["params"]], LARGEST_GRADIENT)
         state.optimizer.step()
-        _follow(state.average, state.network)
+        follow(state.average, state.network)
         sums += (loss.item(), penalty)
     return float(sums[0]) / settings.steps, float(sums[1]) / settings.steps
 
@@ -180,9 +180,10 @@ def _reconstruction_loss(state: State, crops: Tensor, features: Tensor, rng: np.
 
 
 @torch.no_grad()
-def _follow(average: PickerNetwork, network: PickerNetwork) -> None:
+def follow(average: PickerNetwork, network: PickerNetwork, kept: float = AVERAGING) -> None:
+    """Move the running average of weights towards `network`; the share `kept` of the old one stays."""
     for mean, new in zip(average.parameters(), network.parameters()):
-        mean.lerp_(new, 1 - AVERAGING)
+        mean.lerp_(new, 1 - kept)
 
 
 def save_checkpoint(path: Path, state: State) -> None:
