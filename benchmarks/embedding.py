@@ -127,10 +127,15 @@ def feature_rows(truth: TestSet, classes: int) -> list[dict]:
 
 
 def train(star: Path, mode: str, network: str, out: Path, extra: list[str]) -> float:
-    """Run the command on one thread; its CPU seconds."""
+    """Train on one thread; CPU seconds of the command."""
+    return run_engine(["train", "--particles", str(star), "--mode", mode, "--network", network, "--out", str(out),
+                       *extra])
+
+
+def run_engine(arguments: list[str]) -> float:
+    """Run a command of the engine on one thread; its CPU seconds."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "siamese2d_engine", "train", "--particles", str(star), "--mode", mode, "--network",
-               network, "--threads", "1", "--out", str(out), *extra]
+    command = [sys.executable, "-m", "siamese2d_engine", *arguments, "--threads", "1"]
     process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     message = process.stderr.read().decode()
     _, status, usage = os.wait4(process.pid, 0)

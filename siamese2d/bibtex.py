@@ -47,6 +47,34 @@
   doi       = {http://dx.doi.org/10.1109/CVPR.2015.7298682}
 }
 
+@inproceedings{ChenHe2021,
+  title     = {Exploring Simple Siamese Representation Learning},
+  author    = {Chen, Xinlei and He, Kaiming},
+  booktitle = {IEEE/CVF Conference on Computer Vision and Pattern Recognition},
+  pages     = {15750-15758},
+  year      = {2021},
+  doi       = {http://dx.doi.org/10.1109/CVPR46437.2021.01549}
+}
+
+@inproceedings{Khosla2020,
+  title     = {Supervised Contrastive Learning},
+  author    = {Khosla, Prannay and Teterwak, Piotr and Wang, Chen and Sarna, Aaron and Tian, Yonglong and
+               Isola, Phillip and Maschinot, Aaron and Liu, Ce and Krishnan, Dilip},
+  booktitle = {Advances in Neural Information Processing Systems},
+  volume    = {33},
+  year      = {2020},
+  url       = {https://arxiv.org/abs/2004.11362}
+}
+
+@article{Huang2024,
+  title   = {MiLoPYP: self-supervised molecular pattern mining and particle localization in situ},
+  author  = {Huang, Qinwen and Zhou, Ye and Bartesaghi, Alberto},
+  journal = {Nature Methods},
+  volume  = {21},
+  year    = {2024},
+  doi     = {http://dx.doi.org/10.1038/s41592-024-02403-6}
+}
+
 @article{Lindeberg1998,
   title   = {Feature Detection with Automatic Scale Selection},
   author  = {Lindeberg, Tony},
@@ -65,6 +93,16 @@
   pages   = {225-236},
   year    = {2003},
   doi     = {http://dx.doi.org/10.1016/S0304-3991(02)00333-9}
+}
+
+@article{Efron2004,
+  title   = {Large-Scale Simultaneous Hypothesis Testing: The Choice of a Null Hypothesis},
+  author  = {Efron, Bradley},
+  journal = {Journal of the American Statistical Association},
+  volume  = {99},
+  pages   = {96-104},
+  year    = {2004},
+  doi     = {http://dx.doi.org/10.1198/016214504000000089}
 }
 
 """

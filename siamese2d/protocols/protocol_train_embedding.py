@@ -1,6 +1,7 @@
 """Training of the Siamese embedding."""
 
 import enum
+import os
 
 import pyworkflow.protocol.params as params
 
@@ -11,10 +12,27 @@ from siamese2d.protocols.protocol_base import EXPERT, Siamese2DProtBase, validat
 
 MODES = ["self-supervised", "contrastive", "triplet"]
 CONTRASTIVE, TRIPLET = MODES.index("contrastive"), MODES.index("triplet")
-NETWORKS = ["steerable", "original"]
+NETWORKS = ["steerable", "original", "resnet50", "resnet18"]
+# Recipes, and what is similar in each; the first choice is none of them.
+ALIGNED_CLASSES = "aligned-classes"
+PRESETS = {ALIGNED_CLASSES: "triplet", "contrastive-original": "contrastive", "triplet-original": "triplet",
+           "triplet-original-noise": "triplet", "milopyp": "self-supervised"}
+# Those that start from a network trained on photographs.
+ON_BACKBONES = ["contrastive-original", "triplet-original", "triplet-original-noise"]
+NO_PRESET = "none"
+PRESET_CHOICES = [NO_PRESET, *PRESETS]
+_NUMBER = {name: number for number, name in enumerate(PRESET_CHOICES)}
+IS_OWN = f"preset == {_NUMBER[NO_PRESET]}"
+NEEDS_CLASSES = " or ".join([f"({IS_OWN} and mode == {TRIPLET})",
+                             *(f"preset == {_NUMBER[name]}" for name, mode in PRESETS.items() if mode == "triplet")])
+IS_CONTRASTIVE = f"{IS_OWN} and mode == {CONTRASTIVE}"
+TAKES_BACKBONE = " or ".join([f"({IS_OWN} and network == {NETWORKS.index('resnet50')})",
+                              *(f"preset == {_NUMBER[name]}" for name in ON_BACKBONES)])
 # What the engine needs at least: of particles, and of members of a class that triplets are drawn from.
 FEWEST_PARTICLES, FEWEST_MEMBERS = 20, 3
 CITATIONS = {"self-supervised": ["Chen2020"], "contrastive": ["Hadsell2006"], "triplet": ["Schroff2015"]}
+# Of recipes with other losses than those of their mode.
+PRESET_CITATIONS = {ALIGNED_CLASSES: ["Khosla2020"], "milopyp": ["ChenHe2021", "Huang2024"]}
 
 
 class TrainEmbeddingOutput(enum.Enum):
@@ -32,33 +50,52 @@ class Siamese2DProtTrainEmbedding(Siamese2DProtBase):
     def _defineParams(self, form):
         self._defineGpuParams(form)
         form.addSection(label="Input")
-        form.addParam("mode", params.EnumParam, choices=MODES, default=0, label="What is similar",
+        form.addParam("preset", params.EnumParam, choices=PRESET_CHOICES, default=0, label="Recipe",
+                      help="*none* takes the settings below; choose it for new data.\n"
+                           "*aligned-classes*: for aligned 2D classes; learns to place new particles near the classes "
+                           "that they belong to, without aligning them.\n"
+                           "The others set network, loss, optimizer and schedule as a published recipe does, for a "
+                           "comparison.\n"
+                           "*contrastive-original*: rounds of k-means and contrastive pairs, a small network.\n"
+                           "*triplet-original*, *triplet-original-noise*: triplets of classes that you have on a "
+                           "frozen ResNet-50; the second with added noise and the settings that were found best.\n"
+                           "*milopyp*: SimSiam with a ResNet-18.")
+        form.addParam("mode", params.EnumParam, choices=MODES, default=0, condition=IS_OWN, label="What is similar",
                       help="*self-supervised*: two views of one particle (turned, shifted, mirrored, with other "
                            "noise); needs no classes and is the choice for new data.\n*contrastive*: rounds of "
                            "clustering, pairs of one cluster being similar; choose it when classes differ in shape "
                            "more than in orientation.\n*triplet*: members of classes that you have, such as a good "
                            "selection of 2D classes.")
         form.addParam("inputParticles", params.PointerParam, pointerClass="SetOfParticles", allowsNull=True,
-                      important=True, condition=f"mode != {TRIPLET}", label="Input particles",
+                      important=True, condition=f"not ({NEEDS_CLASSES})", label="Input particles",
                       help="Extracted particles, bright on dark. Some thousands are enough.")
         form.addParam("inputClasses", params.PointerParam, pointerClass="SetOfClasses2D", allowsNull=True,
-                      important=True, condition=f"mode == {TRIPLET}", label="Input classes",
+                      important=True, condition=NEEDS_CLASSES, label="Input classes",
                       help="2D classes of any program, at least two. Select the good ones first.")
         form.addParam("maskDiameter", params.FloatParam, default=-1, label="Mask diameter (Å)",
                       help="Diameter of the soft circle around the centre that the network sees. -1 takes the whole "
                            "box. Give a value a little larger than the particle when its neighbours reach into the "
                            "box.")
-        form.addParam("network", params.EnumParam, choices=NETWORKS, default=0, expertLevel=EXPERT, label="Network",
+        form.addParam("network", params.EnumParam, choices=NETWORKS, default=0, expertLevel=EXPERT, condition=IS_OWN,
+                      label="Network",
                       help="*steerable*: the same for every rotation and mirror image of a particle.\n*original*: the "
-                           "small convolutional network of the first Siamese recipe, to compare with it.")
-        form.addParam("clusters", params.IntParam, default=10, expertLevel=EXPERT, condition=f"mode == {CONTRASTIVE}",
+                           "small convolutional network of the first Siamese recipe.\n*resnet50*: frozen, with a dense "
+                           "head.\n*resnet18*: small residual network. All but the first are there to compare with.")
+        form.addParam("backbone", params.FileParam, allowsNull=True, expertLevel=EXPERT,
+                      condition=TAKES_BACKBONE, label="Backbone weights",
+                      help="File of a residual network trained on photographs (.pth as torchvision distributes it, or "
+                           ".safetensors): ResNet-18 for contrastive-original, ResNet-50 for the triplet recipes. "
+                           "Without it random weights, or features that ignore rotations, take its place, and the log "
+                           "says so.")
+        form.addParam("clusters", params.IntParam, default=10, expertLevel=EXPERT, condition=IS_CONTRASTIVE,
                       label="Clusters", help="Number of clusters of each round. Take about the number of classes that "
                                              "you will ask for.")
-        form.addParam("rounds", params.IntParam, default=3, expertLevel=EXPERT, condition=f"mode == {CONTRASTIVE}",
-                      label="Rounds", help="How often clustering and training alternate. More than a few seldom help.")
+        form.addParam("rounds", params.IntParam, default=3, expertLevel=EXPERT,
+                      condition=IS_CONTRASTIVE, label="Rounds",
+                      help="How often clustering and training alternate. More than a few seldom help.")
         form.addParam("epochs", params.IntParam, default=-1, expertLevel=EXPERT, label="Epochs",
-                      help="Passes over the particles (in each round). -1 chooses by the number of particles. Raise it "
-                           "when the curve of the viewer still falls at its end.")
+                      help="Passes over the particles (in each round). -1 chooses by the number of particles, or "
+                           "takes the recipe's. Raise it when the curve of the viewer still falls at its end.")
         form.addParam("startModel", params.PointerParam, pointerClass="EmbeddingModel", allowsNull=True,
                       expertLevel=EXPERT, label="Start from embedding",
                       help="Continue from a network trained before, e.g. to refine a self-supervised one on classes.")
@@ -68,7 +105,7 @@ class Siamese2DProtTrainEmbedding(Siamese2DProtBase):
     # --------------------------- STEPS functions ---------------------------------------
     def _convertInput(self):
         path, withCtf = self.getInputPath("particles.star"), not self.getParticles().isPhaseFlipped()
-        if self.mode.get() == TRIPLET:
+        if self.needsClasses():
             writeClassMembers(path, self.inputClasses.get(), withCtf, fewest=FEWEST_MEMBERS)
         else:
             writeParticles(path, self.inputParticles.get(), withCtf)
@@ -76,7 +113,7 @@ class Siamese2DProtTrainEmbedding(Siamese2DProtBase):
     def _createOutput(self):
         particles, report = self.getParticles(), self.getReport("training.json")
         embedding = EmbeddingModel(filename=self.getStagePath("embedding.safetensors"), boxSize=particles.getXDim(),
-                                   pixelSize=particles.getSamplingRate(), mode=MODES[self.mode.get()],
+                                   pixelSize=particles.getSamplingRate(), mode=self.getMode(),
                                    summary=f"{report['particles']} particles, best of {len(report['epochs'])} epochs: "
                                            f"{report['best_epoch']}")
         self._defineOutputs(**{TrainEmbeddingOutput.outputEmbedding.name: embedding})
@@ -84,22 +121,32 @@ class Siamese2DProtTrainEmbedding(Siamese2DProtBase):
 
     # --------------------------- INFO functions ----------------------------------------
     def _validateInputs(self):
-        label = "Input classes" if self.mode.get() == TRIPLET else "Input particles"
+        label = "Input classes" if self.needsClasses() else "Input particles"
         items = self._inputPointer().get()
         if items is None:
             return [f"*{label}*: choose the set to train on."]
         errors = validateNotEmpty(label, items)
-        if not errors and self.mode.get() == TRIPLET and items.getSize() < 2:
+        if not errors and self.needsClasses() and items.getSize() < 2:
             errors.append("*Input classes*: one class gives no pair of different particles. Give two or more.")
         start = self.startModel.get()
         if start is not None and not modelExists(start):
             errors.append(f"*Start from embedding*: its file {start.getFileName()} is gone. Train it again.")
+        if not errors and self.getPreset() == ALIGNED_CLASSES and not items.getFirstItem().hasAlignment2D():
+            errors.append("*Input classes*: these are not aligned, which the recipe aligned-classes needs. Give the "
+                          "classes of a 2D classification, or choose another recipe.")
+        errors += self._validateBackbone()
         particles = self.getParticles()
         if not errors and particles.getSize() < FEWEST_PARTICLES:
             errors.append(f"*{label}*: {particles.getSize()} particles are too few to train on (at least "
                           f"{FEWEST_PARTICLES}; hundreds to learn anything). Give more, or use an embedding trained "
                           "before.")
         return errors + validateMask(self.maskDiameter.get(), particles)
+
+    def _validateBackbone(self):
+        path = self._backboneFile()
+        if not path or os.path.isfile(path):
+            return []
+        return [f"*Backbone weights*: there is no file {path}. Choose one, or leave the field empty."]
 
     def _warnings(self):
         lines = super()._warnings()
@@ -109,27 +156,48 @@ class Siamese2DProtTrainEmbedding(Siamese2DProtBase):
         return [str(self.outputEmbedding)]
 
     def _methods(self):
-        return [f"A Siamese embedding was trained ({MODES[self.mode.get()]}) "
-                f"[{', '.join(CITATIONS[MODES[self.mode.get()]])}]."]
+        return [f"A Siamese embedding was trained ({self.getMode()}) [{', '.join(self._citations())}]."]
 
     def _citations(self):
-        return CITATIONS[MODES[self.mode.get()]]
+        return PRESET_CITATIONS.get(self.getPreset(), CITATIONS[self.getMode()])
 
     # --------------------------- UTILS functions ---------------------------------------
     def getParticles(self):
         """The particles of the input, whichever it is; None before it is chosen."""
         items = self._inputPointer().get()
-        return items.getImages() if items is not None and self.mode.get() == TRIPLET else items
+        return items.getImages() if items is not None and self.needsClasses() else items
+
+    def getPreset(self):
+        """Name of the recipe; None for none."""
+        preset = self._choice("preset", PRESET_CHOICES)
+        return None if preset == NO_PRESET else preset
+
+    def getMode(self):
+        """What is similar, by the form or by the recipe."""
+        return PRESETS.get(self.getPreset()) or self._choice("mode", MODES)
+
+    def needsClasses(self):
+        """Whether the input are 2D classes."""
+        return self.getMode() == MODES[TRIPLET]
 
     def _inputPointer(self):
-        return self.inputClasses if self.mode.get() == TRIPLET else self.inputParticles
+        return self.inputClasses if self.needsClasses() else self.inputParticles
+
+    def _backboneFile(self):
+        """The file of weights, empty where there is none or nothing would use it."""
+        return (self.backbone.get() or "") if self.evalParamCondition("backbone") else ""
 
     def _engineArguments(self):
-        arguments = ["--particles", self.getInputPath("particles.star"), "--mode", self._choice("mode", MODES),
-                     "--network", self._choice("network", NETWORKS)]
+        arguments = ["--particles", self.getInputPath("particles.star")]
+        if self.getPreset():
+            arguments += ["--preset", self.getPreset()]
+        else:
+            arguments += ["--mode", self._choice("mode", MODES), "--network", self._choice("network", NETWORKS)]
+        if self._backboneFile():
+            arguments += ["--backbone", self._backboneFile()]
         if self.maskDiameter.get() > 0:
             arguments += ["--mask-diameter", self.maskDiameter.get()]
-        if self.mode.get() == CONTRASTIVE:
+        if self.evalParamCondition("clusters"):
             arguments += ["--classes", self.clusters.get(), "--rounds", self.rounds.get()]
         if self.epochs.get() > 0:
             arguments += ["--epochs", self.epochs.get()]

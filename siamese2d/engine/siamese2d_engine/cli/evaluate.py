@@ -1,13 +1,14 @@
-"""``siamese2d-engine evaluate picks|classes``: results against a known truth."""
+"""``siamese2d-engine evaluate picks|classes|embedding``: results against a known truth."""
 
 import argparse
 from pathlib import Path
 
 from siamese2d_engine.cli import common
-from siamese2d_engine.evaluate.stage import evaluate_classes_to, evaluate_picks_to
+from siamese2d_engine.evaluate.stage import evaluate_classes_to, evaluate_embedding_to, evaluate_picks_to
+from siamese2d_engine.evaluate.tables import SPECIES
 
 NAME = "evaluate"
-HELP = "Score picks or classes against a truth."
+HELP = "Score picks, classes or embeddings against a truth."
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -15,9 +16,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     for name, text, add in (
         ("picks", "Average precision, F1 and centre errors of coordinates.", _add_picks),
         ("classes", "Purity, angular spread and junk of 2D classes.", _add_classes),
+        ("embedding", "How well vectors of particles keep known classes apart, and k-means on them.", _add_embedding),
     ):
         kind = kinds.add_parser(name, help=text, description=text, formatter_class=parser.formatter_class)
-        common.add_run_arguments(kind, seed=False, device=False)
+        common.add_run_arguments(kind, seed=name == "embedding", device=False)
         add(kind)
 
 
@@ -32,8 +34,19 @@ def run(args: argparse.Namespace) -> None:
     }
     if args.kind == "picks":
         evaluate_picks_to(args.out, coordinates=args.coordinates, micrographs=args.micrographs, **shared)
-    else:
+    elif args.kind == "classes":
         evaluate_classes_to(args.out, particles=args.particles, **shared)
+    else:
+        evaluate_embedding_to(
+            args.out,
+            particles=args.particles,
+            embeddings=args.embeddings,
+            label=args.label,
+            classes=args.classes,
+            centres=args.centres,
+            seed=args.seed,
+            **shared,
+        )
 
 
 def _add_picks(parser: argparse.ArgumentParser) -> None:
@@ -58,6 +71,26 @@ def _add_picks(parser: argparse.ArgumentParser) -> None:
 def _add_classes(parser: argparse.ArgumentParser) -> None:
     found = parser.add_argument_group("what was found")
     found.add_argument("--particles", type=Path, required=True, metavar="STAR", help="particles with class numbers")
+    _add_particle_truth(parser)
+
+
+def _add_embedding(parser: argparse.ArgumentParser) -> None:
+    found = parser.add_argument_group("what was found")
+    found.add_argument("--particles", type=Path, required=True, metavar="STAR", help="the particles, in their order")
+    found.add_argument("--embeddings", type=Path, required=True, metavar="NPY", help="their vectors, written by train")
+    found.add_argument("--classes", type=common.positive_int, metavar="K", help="of k-means; by default those of the truth")
+    found.add_argument(
+        "--centres",
+        type=common.positive_int,
+        metavar="N",
+        help="over-cluster: k-means to N centres, and these to K classes by spectral clustering, for clusters that are "
+        "no round clouds (MiLoPYP: 256)",
+    )
+    truth = _add_particle_truth(parser)
+    truth.add_argument("--label", default=SPECIES, metavar="COLUMN", help="column of the truth with the classes")
+
+
+def _add_particle_truth(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
     truth = _add_truth(parser)
     truth.add_argument(
         "--radius",
@@ -66,6 +99,7 @@ def _add_classes(parser: argparse.ArgumentParser) -> None:
         help="farthest that a particle may lie from "
         "its true place; needed where the truth is of coordinates, not of these images",
     )
+    return truth
 
 
 def _add_truth(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:

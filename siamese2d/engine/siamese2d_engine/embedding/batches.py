@@ -29,18 +29,36 @@ def random_pairs(labels: Tensor, count: int, generator: torch.Generator) -> tupl
         ``first (count,)``, ``second (count,)``, ``different (count,)`` bool.
     """
     first = torch.randint(len(labels), (count,), generator=generator)
-    order = labels.argsort(stable=True)
-    starts = torch.searchsorted(labels[order], labels[first])
-    sizes = torch.bincount(labels)[labels[first]]
-    # A draw from the others of the class: a rank below size - 1, moved past the first one's own rank.
-    rank_of = torch.empty_like(order)
-    rank_of[order] = torch.arange(len(order))
-    own = rank_of[first] - starts
-    draw = (torch.rand(count, generator=generator) * (sizes - 1)).long()
-    same = order[starts + torch.where(sizes > 1, draw + (draw >= own), own)]
+    same = _others_of_class(labels, first, generator)
     anyone = torch.randint(len(labels), (count,), generator=generator)
     second = torch.where(torch.arange(count) % 2 == 0, same, anyone)
     return first, second, labels[first] != labels[second]
+
+
+def random_triplets(labels: Tensor, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+    """Positions ``(count,)`` of anchors (any particle), positives (others of its class) and negatives (of any other
+    class); there must be two classes. A class of one member is its own positive."""
+    anchor = torch.randint(len(labels), (count,), generator=generator)
+    positive = _others_of_class(labels, anchor, generator)
+    order = labels.argsort(stable=True)
+    starts = torch.searchsorted(labels[order], labels[anchor])
+    sizes = torch.bincount(labels)[labels[anchor]]
+    # A rank among those of other classes, moved past the anchor's class.
+    draw = (torch.rand(count, generator=generator, dtype=torch.float64) * (len(labels) - sizes)).long()
+    return anchor, positive, order[torch.where(draw < starts, draw, draw + sizes)]
+
+
+def _others_of_class(labels: Tensor, chosen: Tensor, generator: torch.Generator) -> Tensor:
+    """For each chosen position a random other one of its class; itself in a class of one."""
+    order = labels.argsort(stable=True)
+    starts = torch.searchsorted(labels[order], labels[chosen])
+    sizes = torch.bincount(labels)[labels[chosen]]
+    # A rank below size - 1, moved past the chosen one's own rank.
+    rank_of = torch.empty_like(order)
+    rank_of[order] = torch.arange(len(order))
+    own = rank_of[chosen] - starts
+    draw = (torch.rand(len(chosen), generator=generator, dtype=torch.float64) * (sizes - 1)).long()
+    return order[starts + torch.where(sizes > 1, draw + (draw >= own), own)]
 
 
 def class_balanced(labels: Tensor, batch_size: int, seed: int) -> Iterator[Tensor]:

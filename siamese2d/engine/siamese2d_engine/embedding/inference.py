@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from siamese2d_engine.embedding.averages import AverageCentring
 from siamese2d_engine.embedding.centring import find_shifts, shift_spectra
 from siamese2d_engine.embedding.centring_network import CentringNetwork, apply_centring
 from siamese2d_engine.embedding.networks import build_network
@@ -47,6 +48,10 @@ class EmbeddingModel:
         ``(w // 2 + 1,)`` for the first, rough centring.
     centring : CentringNetwork
         For the second, fine one.
+    averages : AverageCentring or None
+        For the third, of models that know classes.
+    centre : bool
+        Centre particles before embedding.
     aligned : bool
         Trained on images aligned by their columns; particles that have such columns are aligned before embedding.
     unit_length : bool
@@ -63,6 +68,8 @@ class EmbeddingModel:
     preparation: Preparation
     profile: Tensor
     centring: CentringNetwork
+    averages: AverageCentring | None
+    centre: bool
     aligned: bool
     unit_length: bool
     mode: str
@@ -79,11 +86,14 @@ def save_embedding_model(path: str | os.PathLike, model: EmbeddingModel) -> None
     header = {
         "kind": KIND, "architecture": model.network_name, "parameters": model.network_parameters,
         "preparation": model.preparation.to_header(), "pixel_size": model.preparation.pixel_size,
-        "box": model.preparation.box, "dimensions": model.dimensions, "mode": model.mode, "aligned": model.aligned,
+        "box": model.preparation.box, "dimensions": model.dimensions, "mode": model.mode, "centre": model.centre,
+        "averages": 0 if model.averages is None else model.averages.classes, "aligned": model.aligned,
         "unit_length": model.unit_length, "training": model.training,
     }
     tensors = {f"network.{name}": tensor for name, tensor in model.network.state_dict().items()}
     tensors |= {f"centring.{name}": tensor for name, tensor in model.centring.state_dict().items()}
+    if model.averages is not None:
+        tensors |= {f"averages.{name}": tensor for name, tensor in model.averages.state_dict().items()}
     save_model(path, header, tensors | {"profile": model.profile})
 
 
@@ -100,12 +110,14 @@ def load_embedding_model(path: str | os.PathLike) -> EmbeddingModel:
         network = build_network(header["architecture"], header["parameters"])
         preparation = Preparation(**header["preparation"])
         centring = CentringNetwork(preparation.working_box)
-        for part, module in (("network.", network), ("centring.", centring)):
+        averages = AverageCentring(preparation.working_box, header["averages"]) if header["averages"] else None
+        parts = {"network.": network, "centring.": centring} | ({"averages.": averages} if averages else {})
+        for part, module in parts.items():
             module.load_state_dict({name.removeprefix(part): tensor for name, tensor in tensors.items()
                                     if name.startswith(part)})
         return EmbeddingModel(header["architecture"], header["parameters"], network.eval(), preparation,
-                              tensors["profile"], centring.eval(), header["aligned"], header["unit_length"],
-                              header["mode"], header["training"])
+                              tensors["profile"], centring.eval(), averages, header["centre"], header["aligned"],
+                              header["unit_length"], header["mode"], header["training"])
     except (KeyError, TypeError, RuntimeError) as error:
         raise InputError(f"{path}: the model doesn't fit this version of the engine ({str(error).splitlines()[0]}). "
                          "Train it again.") from error
@@ -140,7 +152,8 @@ def embed(model_path: str | os.PathLike, particles: ParticleSet, device: torch.d
     """
     model = load_embedding_model(model_path)
     if model.aligned and given_alignment(particles, model.preparation) is None:
-        report("The model was trained on aligned particles; these have no alignment, so they are centred only.")
+        report("The model was trained on aligned particles; these have no alignment, so they are "
+               f"{'centred only' if model.centre else 'taken as they are'}.")
     vectors = np.empty((len(particles), model.dimensions), np.float32)
     said: set[str] = set()
 
@@ -158,11 +171,15 @@ def embed(model_path: str | os.PathLike, particles: ParticleSet, device: torch.d
 
 
 def centred(spectra: Tensor, particles: ParticleSet, model: EmbeddingModel) -> Tensor:
-    """Prepared spectra of particles, aligned by their columns if the model wants that, else centred by the model."""
+    """Prepared spectra of particles, aligned by their columns if the model wants that, else centred by the model, or
+    left where they are by a model that centres nothing."""
     alignment = given_alignment(particles, model.preparation) if model.aligned else None
     if alignment is not None:
         return align(spectra, *(part.to(spectra.device) for part in alignment))
-    return apply_centring(model.centring, roughly_centred(spectra, model))
+    if not model.centre:
+        return spectra
+    spectra = apply_centring(model.centring, roughly_centred(spectra, model))
+    return spectra if model.averages is None else model.averages.to(spectra.device).centre(spectra)
 
 
 def roughly_centred(spectra: Tensor, model: EmbeddingModel) -> Tensor:

@@ -1,8 +1,9 @@
-"""The three losses. Miners and losses of pytorch-metric-learning where it has them."""
+"""The losses. Miners and losses of pytorch-metric-learning where it has them."""
 
 import torch
 from pytorch_metric_learning import distances, losses, miners, reducers
 from torch import Tensor
+from torch.nn.functional import cosine_similarity, normalize
 
 
 def contrastive_loss(first: Tensor, second: Tensor, different: Tensor, margin: float) -> Tensor:
@@ -34,6 +35,39 @@ def nt_xent_loss(first: Tensor, second: Tensor, temperature: float) -> Tensor:
     """
     labels = torch.arange(len(first), device=first.device).repeat(2)
     return losses.SupConLoss(temperature=temperature)(torch.cat([first, second]), labels)
+
+
+def simsiam_loss(projections: tuple[Tensor, Tensor], predictions: tuple[Tensor, Tensor]) -> Tensor:
+    """``-1/2 [cos(p1, sg z2) + cos(p2, sg z1)]``, sg stopping the gradient (Chen & He 2021, CVPR, eq. 1 to 4).
+
+    Parameters
+    ----------
+    projections, predictions
+        ``z`` and ``p`` of the two views, ``(n, d)`` each.
+    """
+    (z1, z2), (p1, p2) = projections, predictions
+    return -(cosine_similarity(p1, z2.detach()).mean() + cosine_similarity(p2, z1.detach()).mean()) / 2
+
+
+def drawn_triplet_loss(anchor: Tensor, positive: Tensor, negative: Tensor, margin: float) -> Tensor:
+    """``mean max(|f(A) - f(P)|^2 - |f(A) - f(N)|^2 + margin, 0)`` of given triplets, vectors scaled to length 1."""
+    anchor, positive, negative = (normalize(vectors) for vectors in (anchor, positive, negative))
+    near, far = (anchor - positive).square().sum(dim=1), (anchor - negative).square().sum(dim=1)
+    return (near - far + margin).clamp_min(0).mean()
+
+
+class SupervisedContrastiveLoss:
+    """``mean over anchors of -mean over positives of log(exp(s_ap / T) / sum_k exp(s_ak / T))``, s the cosine.
+
+    Khosla et al. 2020, NeurIPS, eq. 2. All members of a class in the batch are positives of each other.
+    """
+
+    def __init__(self, temperature: float):
+        self._loss = losses.SupConLoss(temperature=temperature)
+
+    def __call__(self, vectors: Tensor, labels: Tensor, mine: bool = True) -> Tensor:
+        """Loss of vectors ``(n, d)`` with class `labels` ``(n,)``; there is nothing to mine."""
+        return self._loss(vectors, labels)
 
 
 class TripletLoss:

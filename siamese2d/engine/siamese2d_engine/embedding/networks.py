@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import relu
 
+from siamese2d_engine.embedding.backbone_network import FrozenResNet50, SmallResNet18
 from siamese2d_engine.embedding.steerable import SteerableFilters
 from siamese2d_engine.errors import InputError
 
@@ -85,7 +86,8 @@ class OriginalNetwork(nn.Module):
         return self.dense(self.convolutions(images[:, None]).flatten(1))
 
 
-NETWORKS = {"steerable": SteerableNetwork, "original": OriginalNetwork}
+NETWORKS = {"steerable": SteerableNetwork, "original": OriginalNetwork, "resnet50": FrozenResNet50,
+            "resnet18": SmallResNet18}
 
 
 def build_network(name: str, parameters: dict) -> nn.Module:

@@ -1,4 +1,4 @@
-"""The three ways to say "similar": each yields the losses of one epoch and the loss on held-out particles."""
+"""The ways to say "similar": each yields the losses of one epoch and the loss on held-out particles."""
 
 from __future__ import annotations
 
@@ -10,9 +10,15 @@ from torch import Tensor, nn
 
 from siamese2d_engine.devices import seed_from, seeded_generator
 from siamese2d_engine.embedding.batches import class_balanced, random_pairs, shuffled
-from siamese2d_engine.embedding.losses import TripletLoss, contrastive_loss, nt_xent_loss
+from siamese2d_engine.embedding.losses import (
+    SupervisedContrastiveLoss,
+    TripletLoss,
+    contrastive_loss,
+    nt_xent_loss,
+    simsiam_loss,
+)
+from siamese2d_engine.embedding.recipe_views import ViewMaker
 from siamese2d_engine.embedding.settings import Settings
-from siamese2d_engine.embedding.views import Views
 
 # Draws of validation batches and views come from numbers that no epoch has.
 VALIDATION = -1
@@ -33,10 +39,19 @@ class Objective(Protocol):
 
 
 class SelfSupervised:
-    """Two random views of a particle are similar, views of others are not (`nt_xent_loss`)."""
+    """Two random views of a particle are similar; views of others are not (`nt_xent_loss`), or one view tells the
+    other (`simsiam_loss`).
 
-    def __init__(self, spectra: Tensor, views: Views, training: Tensor, held_out: Tensor, settings: Settings):
-        self._spectra, self._views, self._settings = spectra, views, settings
+    Parameters
+    ----------
+    data, views
+        What is trained on ``(n, ...)``, and what makes views of a part of it.
+    training, held_out
+        Positions in `data`.
+    """
+
+    def __init__(self, data: Tensor, views: ViewMaker, training: Tensor, held_out: Tensor, settings: Settings):
+        self._data, self._views, self._settings = data, views, settings
         self._training, self._held_out = training, held_out
 
     def steps(self, epoch: int) -> int:
@@ -56,7 +71,10 @@ class SelfSupervised:
         return shuffled(positions, self._settings.batch_size, seeded_generator(self._settings.seed, epoch))
 
     def _loss(self, network: nn.Module, batch: Tensor, generator: torch.Generator) -> Tensor:
-        first, second = self._views.pair(self._spectra[batch.to(self._spectra.device)], generator)
+        first, second = self._views.pair(self._data[batch.to(self._data.device)], generator)
+        if self._settings.loss == "simsiam":
+            projections, predictions = network(torch.cat([first, second]))
+            return simsiam_loss(projections.chunk(2), predictions.chunk(2))
         vectors = network(torch.cat([first, second]))
         return nt_xent_loss(*vectors.chunk(2), self._settings.temperature)
 
@@ -68,9 +86,9 @@ class Contrastive:
     forced to be of one class as there, which uses every image in several comparisons at no cost.
     """
 
-    def __init__(self, spectra: Tensor, views: Views, labels: Tensor, training: Tensor, held_out: Tensor,
+    def __init__(self, data: Tensor, views: ViewMaker, labels: Tensor, training: Tensor, held_out: Tensor,
                  settings: Settings, round_number: int):
-        self._spectra, self._views, self._settings = spectra, views, settings
+        self._data, self._views, self._settings = data, views, settings
         self._labels, self._training, self._held_out = labels, training, held_out
         self._round = round_number
 
@@ -80,33 +98,35 @@ class Contrastive:
     def losses(self, network: nn.Module, epoch: int) -> Iterator[Tensor]:
         for step, batch in enumerate(self._batches(self._training, epoch)):
             generator = seeded_generator(self._settings.seed, self._round, epoch, step)
-            yield self._loss(network, batch, generator, self._settings.random_views)
+            yield self._loss(network, batch, generator, generator)
 
     def validation_loss(self, network: nn.Module) -> float:
         generator = seeded_generator(self._settings.seed, self._round, VALIDATION, VALIDATION)
         batches = self._batches(self._held_out, VALIDATION)
-        losses = [self._loss(network, batch, generator, False).item() * len(batch) for batch in batches]
+        losses = [self._loss(network, batch, generator, None).item() * len(batch) for batch in batches]
         return sum(losses) / len(self._held_out)
 
     def _batches(self, positions: Tensor, epoch: int) -> list[Tensor]:
         generator = seeded_generator(self._settings.seed, self._round, epoch)
         return shuffled(positions, self._settings.batch_size, generator)
 
-    def _loss(self, network: nn.Module, batch: Tensor, generator: torch.Generator, random_views: bool) -> Tensor:
-        first, second, different = random_pairs(self._labels[batch], PAIRS_PER_PARTICLE * len(batch), generator)
-        spectra = self._spectra[batch.to(self._spectra.device)]
-        vectors = network(_one_view(self._views, spectra, generator if random_views else None))
+    def _loss(self, network: nn.Module, batch: Tensor, pairs: torch.Generator,
+              views: torch.Generator | None) -> Tensor:
+        first, second, different = random_pairs(self._labels[batch], PAIRS_PER_PARTICLE * len(batch), pairs)
+        vectors = network(one_view(self._views, self._data, batch, views))
         return contrastive_loss(vectors[first], vectors[second], different.to(vectors.device), self._settings.margin)
 
 
 class Triplet:
-    """Particles of a given class are nearer than those of other classes, by a margin (`TripletLoss`)."""
+    """Particles of a given class are nearer than those of other classes (`TripletLoss`,
+    `SupervisedContrastiveLoss`)."""
 
-    def __init__(self, spectra: Tensor, views: Views, labels: Tensor, training: Tensor, held_out: Tensor,
+    def __init__(self, data: Tensor, views: ViewMaker, labels: Tensor, training: Tensor, held_out: Tensor,
                  settings: Settings):
-        self._spectra, self._views, self._settings = spectra, views, settings
+        self._data, self._views, self._settings = data, views, settings
         self._labels, self._training, self._held_out = labels, training, held_out
-        self._criterion = TripletLoss(settings.margin)
+        self._criterion = (TripletLoss(settings.margin) if settings.loss == "triplet" else
+                           SupervisedContrastiveLoss(settings.temperature))
 
     def steps(self, epoch: int) -> int:
         return len(self._batches(self._training, epoch))
@@ -125,11 +145,11 @@ class Triplet:
         return [positions[batch] for batch in batches]
 
     def _loss(self, network: nn.Module, batch: Tensor, generator: torch.Generator | None) -> Tensor:
-        spectra = self._spectra[batch.to(self._spectra.device)]
-        images = _one_view(self._views, spectra, generator if self._settings.random_views else None)
+        images = one_view(self._views, self._data, batch, generator)
         return self._criterion(network(images), self._labels[batch].to(images.device), mine=generator is not None)
 
 
-def _one_view(views: Views, spectra: Tensor, generator: torch.Generator | None) -> Tensor:
-    """A random view to train on; without a generator the image itself, as it is embedded later, to validate on."""
-    return views.plain(spectra) if generator is None else views.one(spectra, generator)
+def one_view(views: ViewMaker, data: Tensor, batch: Tensor, generator: torch.Generator | None) -> Tensor:
+    """Random views to train on; without a generator what is embedded later, to validate on."""
+    chosen = data[batch.to(data.device)]
+    return views.plain(chosen) if generator is None else views.one(chosen, generator)

@@ -1,4 +1,4 @@
-"""The training loop: Adam, a schedule, early stopping, and a checkpoint after every epoch."""
+"""The training loop: optimiser, schedule, early stopping, and a checkpoint after every epoch."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from siamese2d_engine.errors import InputError
 from siamese2d_engine.io.models import load_model, save_model
 
 WARM_UP = 0.2
+MOMENTUM = 0.9
 CHECKPOINT_KIND = "embedding-checkpoint"
 
 
@@ -74,7 +75,7 @@ def train_round(network: nn.Module, objective: Objective, settings: Settings, pr
     InputError
         When the loss is no longer finite.
     """
-    optimizer = torch.optim.Adam(network.parameters(), lr=settings.learning_rate)
+    optimizer = _optimizer(network, settings)
     epoch = len(progress.of_round)
     if epoch:
         _restore(checkpoint, network, optimizer)
@@ -94,6 +95,12 @@ def train_round(network: nn.Module, objective: Objective, settings: Settings, pr
         report(record)
     network.load_state_dict(progress.best)
     network.eval()
+
+
+def _optimizer(network: nn.Module, settings: Settings) -> torch.optim.Optimizer:
+    if settings.optimizer == "sgd":
+        return torch.optim.SGD(network.parameters(), lr=settings.learning_rate, momentum=MOMENTUM)
+    return torch.optim.Adam(network.parameters(), lr=settings.learning_rate)
 
 
 def learning_rate(step: int, steps: int, highest: float) -> float:
@@ -119,8 +126,9 @@ def _train_epoch(network: nn.Module, objective: Objective, optimizer: torch.opti
     before, steps = (epoch - 1) * per_epoch, settings.epochs * per_epoch
     total = 0.0
     for step, loss in enumerate(objective.losses(network, epoch)):
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(before + step, steps, settings.learning_rate)
+        if settings.schedule == "cosine":
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate(before + step, steps, settings.learning_rate)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

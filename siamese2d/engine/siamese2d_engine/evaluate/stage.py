@@ -8,6 +8,7 @@ import numpy as np
 
 from siamese2d_engine.errors import InputError
 from siamese2d_engine.evaluate.classes import JUNK, angular_spread, class_rows, species_scores
+from siamese2d_engine.evaluate.embeddings import cluster, embedding_scores
 from siamese2d_engine.evaluate.matching import micrograph_key
 from siamese2d_engine.evaluate.picks import score_picks
 from siamese2d_engine.evaluate.tables import (
@@ -15,11 +16,13 @@ from siamese2d_engine.evaluate.tables import (
     MICROGRAPH,
     class_labels,
     match_particles,
+    label_values,
     pick_scores,
     read_classified,
     read_micrograph_keys,
     read_true_particles,
     read_truth,
+    read_vectors,
     split_by_micrograph,
     true_directions,
     true_species,
@@ -185,6 +188,110 @@ def _evaluate_classes(
         "spread_mirror": mirror,
         "per_class": class_rows(labels, species, directions),
     }
+
+
+def evaluate_embedding_to(
+    out: Path,
+    *,
+    particles: Path,
+    embeddings: Path,
+    truth: Path,
+    label: str,
+    classes: int | None = None,
+    centres: int | None = None,
+    radius: float | None = None,
+    where: dict[str, str] | None = None,
+    truth_scale: float = 1.0,
+    seed: int = 0,
+    overwrite: bool = False,
+) -> dict:
+    """Score vectors of particles, and k-means on them, against known classes.
+
+    Parameters
+    ----------
+    out
+        Folder of the run.
+    particles, embeddings
+        STAR file, and ``(n, d)`` vectors of its rows as NumPy file.
+    truth
+        STAR file with the column `label`, of the same images or of the same micrographs.
+    label
+        Column with the true classes, numbers or words.
+    classes
+        K of k-means, by default as many as there are true classes.
+    centres
+        Over-cluster to so many first, see :func:`siamese2d_engine.evaluate.embeddings.cluster`.
+    radius, where, truth_scale, overwrite
+        As for classes.
+    seed
+        Of k-means.
+
+    Returns
+    -------
+    dict
+        What ``evaluation.json`` holds.
+
+    Raises
+    ------
+    InputError
+        If a file can't be read, files do not belong together, or there are more classes than particles.
+    """
+    where = where or {}
+    parameters = {
+        "radius": radius, "where": where, "truth_scale": truth_scale, "label": label, "classes": classes,
+        "centres": centres, "seed": seed,
+    }
+    with Run(out, "evaluate embedding", parameters, [particles, embeddings, truth], overwrite) as run:
+        if not run.finished:
+            table = read_true_particles(particles, {}, 1.0)
+            vectors = read_vectors(embeddings, len(table), particles)
+            known = read_true_particles(truth, where, truth_scale)
+            matched = match_particles(table, known, radius, (particles, truth))
+            if (matched < 0).any():
+                run.warn(f"{(matched < 0).sum()} particles are unknown to the truth and left out.")
+            values = label_values(known, label, truth)[matched[matched >= 0]]
+            content = _evaluate_embedding(vectors[matched >= 0], values, classes, centres, seed, embeddings)
+            write_json(run.path(RESULT), content)
+        result = read_json(run.path(RESULT))
+    print(_embedding_table(result))
+    return result
+
+
+def _evaluate_embedding(
+    vectors: np.ndarray, truth: np.ndarray, classes: int | None, centres: int | None, seed: int, path: Path
+) -> dict:
+    wanted = classes or len(np.unique(truth))
+    distinct = len(np.unique(vectors, axis=0))
+    if max(wanted, centres or 0) > distinct:
+        raise InputError(
+            f"{path}: {distinct} different vectors can't make {max(wanted, centres or 0)} clusters. Lower --classes or "
+            "--centres."
+        )
+    if centres and centres < wanted:
+        raise InputError(f"--centres {centres}: fewer than the {wanted} classes to make of them. Give more.")
+    labels = cluster(vectors, wanted, seed, centres)
+    scores = embedding_scores(vectors, truth, labels, seed)
+    return {"kind": "embedding", "particles": len(vectors), "clusters": wanted, **scores}
+
+
+def _embedding_table(result: dict) -> str:
+    summary = _aligned(
+        [
+            ("particles", f"{result['particles']}, {result['clusters']} clusters"),
+            ("k-means accuracy", f"{_number(result['accuracy'])} (clusters matched to classes one to one)"),
+            ("NMI, ARI", f"{_number(result['nmi'])}, {_number(result['ari'])}"),
+            ("silhouette", f"{_number(result['silhouette'])} (true classes)"),
+            ("diagonal dominance", _number(result["diagonal_dominance"])),
+        ]
+    )
+    names = [str(name) for name in result["classes"]]
+    width = max(6, *map(len, names))
+    header = "cosine".ljust(width) + "".join(f" {name:>{width}}" for name in names)
+    rows = [
+        name.ljust(width) + "".join(f" {_number(value, 2):>{width}}" for value in row)
+        for name, row in zip(names, result["cosine"])
+    ]
+    return "\n".join([summary, "", header, *rows])
 
 
 def _picks_table(result: dict) -> str:

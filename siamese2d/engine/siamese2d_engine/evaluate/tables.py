@@ -121,6 +121,31 @@ def class_labels(particles: pd.DataFrame, path: Path) -> np.ndarray:
     return labels.astype(int)
 
 
+def read_vectors(path: Path, count: int, particles: Path) -> np.ndarray:
+    """Vectors ``(count, d)`` from a NumPy file; InputError when it is none, or has not a row for each particle."""
+    try:
+        vectors = np.load(path, allow_pickle=False)
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: the file does not exist. Check --embeddings.") from error
+    except (OSError, ValueError, EOFError) as error:
+        raise InputError(f"{path}: can't be read as a NumPy file. Give embeddings.npy of train.") from error
+    if vectors.ndim != 2 or len(vectors) != count or not np.isfinite(vectors).all():
+        raise InputError(
+            f"{path}: {' x '.join(map(str, vectors.shape))} values, but {particles} needs finite vectors for its "
+            f"{count} particles. Give the embeddings of these particles."
+        )
+    return vectors
+
+
+def label_values(table: pd.DataFrame, column: str, path: Path) -> np.ndarray:
+    """Values ``(n,)`` of a column of classes, whole numbers as such, else as text."""
+    if column not in table:
+        raise InputError(f"{path}: no column {column}. Name the column of the true classes with --label.")
+    values = pd.to_numeric(table[column], errors="coerce").to_numpy(float)
+    whole = np.isfinite(values).all() and (values == np.round(values)).all()
+    return values.astype(int) if whole else table[column].astype(str).to_numpy()
+
+
 def match_particles(particles: pd.DataFrame, truth: pd.DataFrame, radius: float | None, paths: tuple) -> np.ndarray:
     """Row of the truth for each particle.
 
