@@ -1,6 +1,8 @@
 #!/usr/bin/env python3
 """2D classification on sets with a known truth: ours, ablations of it, clustering of pixels, RELION where installed.
 
+The methods that assign put the particles into given classes instead (``--given``), those of another set, say.
+
 Each SET is a folder with ``particles.star``, ``particles.mrcs`` and ``truth.npz``, which holds either ``R`` (``(n, 3, 3)``,
 the last row is the viewing direction) or ``view`` (``(n, 3)``), and for mixtures ``species`` (``(n,)``). With ``--junk`` the
 highest species number is junk. Every method runs in a process of its own, so that CPU seconds and peak memory are its own.
@@ -24,8 +26,9 @@ from sklearn.cluster import KMeans
 from sklearn.decomposition import PCA
 from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 
-from siamese2d_engine.classify import engine, stage
-from siamese2d_engine.classify.schedule import Recipe
+from siamese2d_engine.classify import assign_stage, assignment, engine, stage
+from siamese2d_engine.classify.inputs import DEFAULT_MASK
+from siamese2d_engine.classify.schedule import SHIFT_CYCLES, Recipe
 from siamese2d_engine.evaluate.classes import angular_spread, majority_species
 from siamese2d_engine.io.atomic import write_json
 from siamese2d_engine.io.particles import read_particles
@@ -38,7 +41,25 @@ def ours(star: Path, args: argparse.Namespace, folder: Path, **changed) -> np.nd
     settings = stage.Settings(classes=args.classes, mirror=args.mirror, seed=args.seed, **changed)
     with Run(folder / "run", "classify", {}, [star]) as run:
         stage.classify_particles(run, star, read_particles(star), settings, None, torch.device(args.device))
-    return read_star(folder / "run" / "particles.star")["particles"]["rlnClassNumber"].to_numpy()
+    return labels_of(folder / "run", star)
+
+
+def assigned(star: Path, args: argparse.Namespace, folder: Path, **changed) -> np.ndarray:
+    """Labels by the stage ``assign``, with other constants of the search."""
+    for name, value in changed.items():
+        setattr(assignment, name, value)
+    settings = assign_stage.Settings(mirror=args.mirror, seed=args.seed)
+    with Run(folder / "run", "assign", {}, [star, args.given]) as run:
+        assign_stage.assign_particles(run, star, read_particles(star), args.given, settings, torch.device(args.device))
+    return labels_of(folder / "run", star)
+
+
+def labels_of(run: Path, star: Path) -> np.ndarray:
+    """Class of each particle; 0 for those that are set apart."""
+    table = read_star(run / "particles.star")["particles"]
+    by_place = dict(zip(table["rlnImageName"].str.rpartition("@")[0].astype(int), table["rlnClassNumber"]))
+    places = read_particles(star).table["rlnImageName"].str.rpartition("@")[0].astype(int)
+    return np.array([by_place.get(place, 0) for place in places])
 
 
 def with_recipe(change: Callable[[Recipe, argparse.Namespace], Recipe]):
@@ -68,7 +89,7 @@ def pixels(star: Path, args: argparse.Namespace, folder: Path, components: int |
 def relion(star: Path, args: argparse.Namespace, folder: Path) -> np.ndarray:
     """RELION's 25 iterations of expectation maximisation."""
     particles = read_particles(star)
-    diameter = stage.DEFAULT_MASK * particles.box * particles.pixel_size
+    diameter = DEFAULT_MASK * particles.box * particles.pixel_size
     ctf = ["--ctf"] if "rlnDefocusU" in particles.table else []
     subprocess.run(
         ["relion_refine", "--i", star.name, "--o", str(folder / "run"), "--K", str(args.classes), "--iter", "25",
@@ -83,6 +104,13 @@ def relion(star: Path, args: argparse.Namespace, folder: Path) -> np.ndarray:
 
 METHODS = {
     "ours": ours,
+    "ours, all particles kept": lambda star, args, folder: ours(star, args, folder, set_apart=False),
+    "assign": assigned,
+    "assign, all rings and shifts": lambda star, args, folder: assigned(
+        star, args, folder, COARSE_RINGS=stage.Recipe.last, NEGLECTED_POWER=0.0, WIDE_CYCLES=SHIFT_CYCLES),
+    "assign, all harmonics": lambda star, args, folder: assigned(star, args, folder, NEGLECTED_POWER=0.0),
+    "assign, 8 rings": lambda star, args, folder: assigned(star, args, folder, COARSE_RINGS=8),
+    "assign, best proposal": lambda star, args, folder: assigned(star, args, folder, PROPOSALS=1),
     "ours, no CTF": lambda star, args, folder: ours(star, args, folder, ignore_ctf=True),
     "ours, all classes at once": with_recipe(lambda recipe, args: replace(recipe, first_classes=args.classes)),
     "ours, no replacement": with_recipe(lambda recipe, args: replace(recipe, replacements=0)),
@@ -95,20 +123,26 @@ METHODS = {
 
 
 def scores(labels: np.ndarray, truth: dict, junk: bool) -> dict:
-    """Spread in degrees, and for mixtures NMI, ARI, purity and junk recall and precision by majority."""
+    """Spread in degrees, and for mixtures NMI, ARI, purity and junk recall and precision by majority.
+
+    Particles that were set apart (label 0) have no spread, and are predicted to be junk.
+    """
     directions = truth["view"] if "view" in truth else truth["R"][:, 2]
     species = truth.get("species", np.zeros(len(labels), int))
     real = species < species.max() if junk else np.ones(len(labels), bool)
+    members, apart = real & (labels > 0), labels == 0
+    sizes = np.bincount(labels[~apart])
     result = {
-        "spread": angular_spread(labels[real], directions[real], mirror=False),
-        "spread_mirror": angular_spread(labels[real], directions[real], mirror=True),
-        "classes": len(np.unique(labels)),
-        "smallest": int(np.bincount(labels)[np.unique(labels)].min()),
+        "spread": angular_spread(labels[members], directions[members], mirror=False),
+        "spread_mirror": angular_spread(labels[members], directions[members], mirror=True),
+        "classes": int((sizes > 0).sum()),
+        "smallest": int(sizes[sizes > 0].min()),
+        "set_apart": int(apart.sum()),
     }
     if len(np.unique(species)) > 1:
         # The evaluation calls junk 0.
         named = np.where(real, species + 1, 0)
-        predicted = majority_species(labels, named)
+        predicted = np.where(apart, 0, majority_species(labels, named))
         result |= {
             "purity": float((predicted == named).mean()),
             "NMI": float(normalized_mutual_info_score(species, labels)),
@@ -127,7 +161,7 @@ def measure(name: str, folder: Path, args: argparse.Namespace) -> dict:
         output = Path(scratch) / "labels.npy"
         command = [sys.executable, __file__, str(folder), "--single", name, "--labels", str(output), "--classes",
                    str(args.classes), "--seed", str(args.seed), "--threads", str(args.threads), "--device", args.device,
-                   "--mirror" if args.mirror else "--no-mirror"]
+                   "--mirror" if args.mirror else "--no-mirror", *(["--given", str(args.given)] if args.given else [])]
         started = time.monotonic()
         process = subprocess.Popen(command, stdout=None if args.verbose else subprocess.DEVNULL)
         _, status, usage = os.wait4(process.pid, 0)
@@ -154,7 +188,8 @@ def table_row(result: dict) -> str:
     extra = "".join(f" {key} {result[key]:.3f}" for key in ("purity", "NMI", "ARI", "junk_recall", "junk_precision")
                     if key in result)
     return (f"{result['set']:8} {result['method']:32} K {result['K']:3} seed {result['seed']} | spread {result['spread']:5.1f} "
-            f"modulo mirror {result['spread_mirror']:5.1f} | classes {result['classes']:3} smallest {result['smallest']:4} | "
+            f"modulo mirror {result['spread_mirror']:5.1f} | classes {result['classes']:3} smallest {result['smallest']:4} "
+            f"apart {result['set_apart']:4} | "
             f"CPU {result['cpu_seconds']:6.1f} s wall {result['wall_seconds']:6.1f} s peak {result['peak_mb']:5.0f} MB{extra}")
 
 
@@ -163,6 +198,7 @@ def main() -> None:
     parser.add_argument("sets", nargs="+", type=Path, metavar="SET")
     parser.add_argument("--methods", nargs="+", choices=list(METHODS), default=["ours", "k-means on 50 PCA components"])
     parser.add_argument("--classes", type=int, default=50)
+    parser.add_argument("--given", type=Path, metavar="PATH", help="classes.star or stack of averages, to assign to")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--mirror", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--junk", action="store_true", help="the highest species number is junk")
@@ -174,6 +210,9 @@ def main() -> None:
     parser.add_argument("--labels", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--seed", type=int, default=0, help=argparse.SUPPRESS)
     args = parser.parse_args()
+    args.given = args.given and args.given.resolve()
+    if args.given is None and any(name.startswith("assign") for name in args.methods):
+        parser.error("--given: the methods that assign need classes")
     if args.single:
         run_single(args.sets[0].resolve(), args)
         return

@@ -31,10 +31,13 @@ PICK_UNLABELED = "pick-unlabeled"
 EXTRACT = "extract"
 TRAIN = "train"
 CLASSIFY = "classify"
+ASSIGN = "assign"
 
 # Extra attributes of the output items.
 ATTR_SCORE = "_siamese2dScore"            # Coordinate: the picker's score
 ATTR_CONFIDENCE = "_siamese2dConfidence"  # Particle in a class: probability of that class, 0 to 1
+ATTR_FIT = "_siamese2dFit"                # Particle: how it matches its class, standard deviations of the noise
+ATTR_REASON = "_siamese2dReason"          # Particle in no class: why
 ATTR_CLASS_SIZE = "_siamese2dClassSize"   # Class2D and average: number of members
 ATTR_RESOLUTION = "_siamese2dResolution"  # Class2D and average: angstroms, FRC of halves
 ATTR_QUALITY = "_siamese2dQuality"        # Class2D and average: quality score

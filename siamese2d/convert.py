@@ -11,13 +11,15 @@ import pyworkflow.object as pwobj
 from pwem.objects import Coordinate, CTFModel, Particle, Transform
 from pyworkflow.exceptions import ValidationException
 
-from siamese2d.constants import (ATTR_CLASS_SIZE, ATTR_CONFIDENCE, ATTR_QUALITY, ATTR_RESOLUTION, ATTR_SCORE, ITEM_ID)
+from siamese2d.constants import (ATTR_CLASS_SIZE, ATTR_CONFIDENCE, ATTR_FIT, ATTR_QUALITY, ATTR_REASON, ATTR_RESOLUTION,
+                                 ATTR_SCORE, ITEM_ID)
 from siamese2d.star import readTable, writeTables
 
 MICROGRAPH = "rlnMicrographName"
 IMAGE = "rlnImageName"
 X, Y = "rlnCoordinateX", "rlnCoordinateY"
 CLASS = "rlnClassNumber"
+RESOLUTION, QUALITY = "rlnEstimatedResolution", "siamese2dQuality"
 OPTICS_GROUP = "rlnOpticsGroup"
 
 
@@ -109,16 +111,20 @@ def _writePositions(path, items, scale, micrographs):
 def writeTemplates(path, templates):
     """Write the images of averages, or of the representatives of 2D classes, as a STAR file of references.
 
+    Each has its id as the number of its class, and its resolution and quality where it knows them.
+
     Returns
     -------
     int
         Number of images written.
     """
-    images = (item if isinstance(item, Particle) else item.getRepresentative() for item in _enabled(templates))
     rows = []
-    for image in images:
-        index, fileName = image.getLocation()
-        rows.append({"rlnReferenceImage": f"{max(index, 1):06d}@{fileName}"})
+    for item in _enabled(templates):
+        index, fileName = (item if isinstance(item, Particle) else item.getRepresentative()).getLocation()
+        row = {"rlnReferenceImage": f"{max(index, 1):06d}@{fileName}", CLASS: item.getObjId()}
+        known = {RESOLUTION: item.getAttributeValue(ATTR_RESOLUTION), QUALITY: item.getAttributeValue(ATTR_QUALITY)}
+        rows.append({**row, **{column: value for column, value in known.items() if value is not None}})
+    rows = _withSameColumns(rows)
     writeTables(path, {"classes": rows})
     return len(rows)
 
@@ -430,6 +436,7 @@ def readClasses(folder, classes):
         particle.setClassId(int(row[CLASS]))
         particle.setTransform(rowToTransform(row, pixelSize))
         setattr(particle, ATTR_CONFIDENCE, pwobj.Float(float(row["rlnMaxValueProbDistribution"])))
+        setattr(particle, ATTR_FIT, pwobj.Float(_finite(row["siamese2dFit"])))
 
     def updateClass(cls):
         cls.setAlignment2D()
@@ -441,6 +448,32 @@ def readClasses(folder, classes):
 
     classes.classifyItems(updateItemCallback=updateParticle, updateClassCallback=updateClass)
     return sum(1 for row in rows.values() if int(row[CLASS]) not in classRows)
+
+
+def readSetApart(folder, particles, output):
+    """Append the particles that are in no class to `output`, with the reason and the number of the nearest class.
+
+    Parameters
+    ----------
+    folder : str
+        The engine's folder.
+    particles : SetOfParticles
+        The set that was written for the engine.
+    output : SetOfParticles
+        Set to fill.
+    """
+    path = os.path.join(folder, "set_apart.star")
+    if not os.path.exists(path):
+        return
+    rows = {int(row[ITEM_ID]): row for row in readTable(path, "particles")}
+    for particle in particles:
+        row = rows.get(particle.getObjId())
+        if row is not None:
+            apart = particle.clone()
+            apart.setClassId(int(float(row.get(CLASS, 0))))
+            setattr(apart, ATTR_REASON, pwobj.String(row["siamese2dReason"]))
+            setattr(apart, ATTR_FIT, pwobj.Float(_finite(row.get("siamese2dFit", 0))))
+            output.append(apart)
 
 
 def readAverages(folder, averages):
@@ -459,8 +492,8 @@ def readAverages(folder, averages):
 def setClassAttributes(item, row):
     """Set size, resolution (angstroms) and quality of a class on the class or on its average."""
     setattr(item, ATTR_CLASS_SIZE, pwobj.Integer(int(float(row["siamese2dClassSize"]))))
-    setattr(item, ATTR_RESOLUTION, pwobj.Float(_finite(row["rlnEstimatedResolution"])))
-    setattr(item, ATTR_QUALITY, pwobj.Float(_finite(row["siamese2dQuality"])))
+    setattr(item, ATTR_RESOLUTION, pwobj.Float(_finite(row.get(RESOLUTION, "nan"))))
+    setattr(item, ATTR_QUALITY, pwobj.Float(_finite(row.get(QUALITY, "nan"))))
 
 
 def imageLocation(name):

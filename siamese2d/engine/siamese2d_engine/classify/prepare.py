@@ -1,6 +1,6 @@
 """From particle images to masked, CTF-multiplied polar samples."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -40,13 +40,16 @@ class CircularMask:
 
     def normalise(self, images: Tensor) -> Tensor:
         """Scale images ``(n, box, box)`` so that what lies outside the circle has mean 0 and standard deviation 1."""
-        outside = 1 - self.weights().to(images.device)
-        outside = outside / outside.sum()
-        centred = images - (images * outside).sum((-2, -1))[:, None, None]
-        deviation = torch.sqrt((centred ** 2 * outside).sum((-2, -1)))
+        outside = (1 - self.weights()).flatten().to(images.device)
+        everywhere = torch.full_like(outside, 1 / len(outside))
+        means = torch.stack([outside / outside.sum(), everywhere], dim=1)
+        flat = images.flatten(1)
+        flat = flat - flat @ means[:, :1]
+        variance = flat.square() @ means - torch.cat([torch.zeros(len(flat), 1).to(flat), flat @ means[:, 1:]], 1) ** 2
+        deviation, whole = variance.clamp_min(0).sqrt().unbind(1)
         # A background without any noise must not blow the particle up.
-        floor = SMALLEST_BACKGROUND * centred.std((-2, -1))
-        return centred / torch.maximum(deviation, floor).clamp_min(1e-30)[:, None, None]
+        scale = 1 / torch.maximum(deviation, SMALLEST_BACKGROUND * whole).clamp_min(1e-30)
+        return (flat * scale[:, None]).view_as(images)
 
 
 def fourier_crop(images: Tensor, box: int) -> Tensor:
@@ -54,14 +57,18 @@ def fourier_crop(images: Tensor, box: int) -> Tensor:
     old = images.shape[-1]
     if box >= old:
         return images
-    half, middle = box // 2, old // 2
-    spectrum = torch.fft.fftshift(torch.fft.fft2(torch.fft.ifftshift(images, dim=(-2, -1))), dim=(-2, -1))
-    low = spectrum[..., middle - half:middle + half, middle - half:middle + half].clone()
-    # The lone frequencies of -box/2 have no partner at +box/2.
-    low[..., 0, :] = 0
-    low[..., :, 0] = 0
-    small = torch.fft.ifft2(torch.fft.ifftshift(low, dim=(-2, -1))).real
-    return torch.fft.fftshift(small, dim=(-2, -1))
+    half = box // 2
+    spectrum = torch.fft.rfft2(images)
+    # The lone frequency of -box/2 has no partner at +box/2.
+    low = torch.zeros(len(images), box, half + 1, dtype=spectrum.dtype, device=images.device)
+    low[:, :half, :half] = spectrum[:, :half, :half]
+    low[:, half + 1:, :half] = spectrum[:, old - half + 1:, :half]
+    if old % 2:
+        # In even boxes the centre lies at half the box; in an odd one, half a pixel before it.
+        phase = torch.pi / old * torch.fft.fftfreq(box, 1 / box, device=images.device)
+        ramp = torch.polar(torch.ones_like(phase), -phase)
+        low *= ramp[:, None] * ramp[:half + 1]
+    return torch.fft.irfft2(low, s=(box, box))
 
 
 def polar_grid(mask: CircularMask, rings: int) -> PolarGrid:
@@ -84,6 +91,54 @@ def resolution(images: PolarImages, rings: int) -> Resolution:
     return Resolution(rings, stride, min(count, images.grid.half_angles // stride - 1))
 
 
+class PolarTransform:
+    """Polar samples of one chunk of images after the other.
+
+    Parameters
+    ----------
+    mask
+        Applied to the images.
+    rings
+        Number of rings.
+    pixel_size
+        Angstroms.
+    device
+        Where the transform is done; its results are in main memory.
+    """
+
+    def __init__(self, mask: CircularMask, rings: int, pixel_size: float, device: torch.device):
+        self.mask, self.device = mask, device
+        self.grid = polar_grid(mask, rings)
+        # Fourier-cropped to just above the last ring; the grid is the same in cycles per field of view.
+        self._small = min(mask.box, 2 * (int(np.ceil(rings * self.grid.step * mask.box)) + 2))
+        self._small_grid = PolarGrid(self._small, self.grid.step * mask.box / self._small, rings, self.grid.half_angles)
+        self._weights = mask.weights().to(device)
+        self._kx, self._ky = (k.float().to(device) / pixel_size for k in self.grid.points)
+
+    @property
+    def pixels(self) -> Tensor:
+        """Independent Fourier pixels of each ring that the mask leaves, ``(rings,)``."""
+        radii = torch.as_tensor(self.grid.radii, dtype=torch.float32) * self.mask.box
+        return 2 * torch.pi * radii * self.grid.step * self.mask.box * float((self._weights ** 2).mean())
+
+    def sample(self, images: Tensor) -> Tensor:
+        """Transform ``(n, rings, half_angles)`` of images ``(n, box, box)`` within the mask."""
+        return self._small_grid.sample(fourier_crop(images.to(self.device) * self._weights, self._small))
+
+    def particles(self, images: np.ndarray, ctf: CtfParameters | None) -> tuple[Tensor, Tensor, Tensor]:
+        """``CTF F``, and the mean ``CTF^2`` and ``|F|^2`` of each ring, of particles ``(n, box, box)`` as they are."""
+        spectrum = self.sample(self.mask.normalise(torch.as_tensor(images, device=self.device)))
+        power = torch.view_as_real(spectrum).square().sum(-1).mean(-1).cpu()
+        if ctf is None:
+            return spectrum.cpu(), torch.ones_like(power), power
+        values = ctf_at(ctf, self._kx, self._ky)
+        return (spectrum * values).cpu(), values.square().mean(-1).cpu(), power
+
+    def gathered(self, samples: Tensor, ctf2: Tensor, power: Tensor) -> PolarImages:
+        """What `particles` returned, of some or of all particles."""
+        return PolarImages(self.grid, samples, ctf2, power, self.pixels, self.mask.outer)
+
+
 def transform(
     particles: ParticleImages, ctf: CtfParameters | None, mask: CircularMask, rings: int, pixel_size: float,
     device: torch.device, scratch: Path | None,
@@ -96,40 +151,27 @@ def transform(
         ``n`` images.
     ctf
         Of the images, or None to work without.
-    mask
-        Applied to the images.
-    rings
-        Number of rings.
-    pixel_size
-        Angstroms.
-    device
-        Where the transform is done; the samples stay in main memory.
+    mask, rings, pixel_size, device
+        See `PolarTransform`.
     scratch
         File for the samples, mapped into memory, where they are too many to be held; None to hold them.
     """
-    grid = polar_grid(mask, rings)
-    n, shape = len(particles), (len(particles), rings, grid.half_angles)
-    # Fourier-cropped to just above the last ring; the grid is the same in cycles per field of view.
-    small = min(mask.box, 2 * (int(np.ceil(rings * grid.step * mask.box)) + 2))
-    small_grid = PolarGrid(small, grid.step * mask.box / small, rings, grid.half_angles)
+    polar = PolarTransform(mask, rings, pixel_size, device)
+    n, shape = len(particles), (len(particles), rings, polar.grid.half_angles)
     samples = (torch.empty(shape, dtype=torch.complex64) if scratch is None else
                torch.from_numpy(np.memmap(scratch, dtype=np.complex64, mode="w+", shape=shape)))
-    ctf2, power = torch.ones(n, rings), torch.empty(n, rings)
-    weights = mask.weights().to(device)
-    kx, ky = (k.float().to(device) / pixel_size for k in grid.points)
-    chunks = progress(particles.chunks(CHUNK), "transform", -(-n // CHUNK), "chunk")
-    for positions, images in chunks:
-        masked = mask.normalise(torch.as_tensor(images, device=device)) * weights
-        spectrum = small_grid.sample(fourier_crop(masked, small))
-        power[positions] = (spectrum.abs() ** 2).mean(-1).cpu()
-        if ctf is not None:
-            values = ctf_at(ctf.subset(positions), kx, ky)
-            ctf2[positions] = (values ** 2).mean(-1).cpu()
-            spectrum = spectrum * values
-        samples[positions] = spectrum.cpu()
-    radii = torch.as_tensor(grid.radii, dtype=torch.float32) * mask.box
-    area = float((weights ** 2).mean())
-    return PolarImages(grid, samples, ctf2, power, 2 * torch.pi * radii * grid.step * mask.box * area, mask.outer)
+    ctf2, power = torch.empty(n, rings), torch.empty(n, rings)
+    for positions, images in progress(particles.chunks(CHUNK), "transform", -(-n // CHUNK), "chunk"):
+        part = None if ctf is None else ctf.subset(positions)
+        samples[positions], ctf2[positions], power[positions] = polar.particles(images, part)
+    return polar.gathered(samples, ctf2, power)
+
+
+def first_rings(images: PolarImages, rings: int) -> PolarImages:
+    """The same images on their first rings only."""
+    grid = replace(images.grid, rings=rings)
+    return PolarImages(grid, images.samples[:, :rings], images.ctf2[:, :rings], images.power[:, :rings],
+                       images.pixels[:rings], images.support)
 
 
 def sample_bytes(n: int, mask: CircularMask, rings: int) -> int:

@@ -4,31 +4,28 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import torch
 from sklearn.cluster import KMeans
 
-from siamese2d_engine.classify import quality
+from siamese2d_engine.classify import fit, quality
+from siamese2d_engine.classify.assignment import Assigner, Calibration
 from siamese2d_engine.classify.engine import Classifier, State
-from siamese2d_engine.classify.prepare import CHUNK, CircularMask, ring_step, sample_bytes, transform
-from siamese2d_engine.classify.realspace import Alignment, HalfAverages, class_averages
+from siamese2d_engine.classify.inputs import (DEFAULT_REACH, circular_mask, ctf_of, number_of_rings, tell_unusable,
+                                              unusable, with_resolved_paths)
+from siamese2d_engine.classify.polar import Harmonics
+from siamese2d_engine.classify.prepare import PolarTransform, first_rings, sample_bytes, transform
+from siamese2d_engine.classify.realspace import Alignment, class_averages
+from siamese2d_engine.classify.results import (ClassImages, unusable_rows, wrapped, write_classes, write_members,
+                                               write_report)
 from siamese2d_engine.classify.schedule import Recipe, schedule
 from siamese2d_engine.classify.state_file import load_state, save_state
 from siamese2d_engine.ctf import CtfParameters
+from siamese2d_engine.devices import seeded_generator
 from siamese2d_engine.embedding.inference import embed
 from siamese2d_engine.errors import InputError
-from siamese2d_engine.io.atomic import write_json
-from siamese2d_engine.io.images import write_mrc
-from siamese2d_engine.io.micrographs import resolve
-from siamese2d_engine.io.particles import ParticleSet, ctf_parameters, write_particles
-from siamese2d_engine.io.star import write_star
+from siamese2d_engine.io.particles import ParticleSet
 from siamese2d_engine.runs import Run
 
-DEFAULT_MASK = 0.8      # of the box
-MASK_EDGE = 0.05        # of the box
-DEFAULT_REACH = 0.08    # of the box
-SMALLEST_BOX = 16
-FEWEST_RINGS = 4
 EMBEDDING_BATCH = 256
 SAMPLES = "samples.dat"
 STATE = "state.safetensors"
@@ -52,6 +49,8 @@ class Settings:
         Angstroms; None for what the classification needs.
     ignore_ctf
         Work as if images had no CTF.
+    set_apart
+        Take particles that fit nowhere out of the classes.
     passes
         Passes at the last resolution.
     memory
@@ -66,6 +65,7 @@ class Settings:
     max_shift: float | None = None
     max_resolution: float | None = None
     ignore_ctf: bool = False
+    set_apart: bool = True
     passes: int = Recipe.finish
     memory: float = 4.0
     seed: int = 0
@@ -97,11 +97,13 @@ def classify_particles(
         If nothing can be classified, or a setting does not fit the particles.
     """
     particles = replace(particles, table=with_resolved_paths(particles.table, source))
-    good = _set_apart(run, particles)
+    bad = unusable(particles)
+    tell_unusable(run, particles, bad)
+    good = particles.subset(bad == "")
     mask = circular_mask(good.box, good.pixel_size, settings.mask_diameter)
     rings = number_of_rings(mask, good.pixel_size, settings.max_resolution)
     classes = number_of_classes(len(good), settings.classes)
-    ctf = _ctf(run, good, settings.ignore_ctf)
+    ctf = ctf_of(run, good, settings.ignore_ctf)
     last = Recipe.last if settings.max_resolution is None else rings
     steps = schedule(classes, rings, settings.mirror, Recipe(last=last, finish=settings.passes))
     rings = max(max(step.rings, step.doubtful_rings) for step in steps)
@@ -116,53 +118,26 @@ def classify_particles(
     else:
         state = classifier.start(starting_labels(run, model, good, steps[0].classes, settings.seed, device))
     state = classifier.run(state, lambda done: _after_pass(done, len(steps), good.pixel_size, state_path))
+    matches, reasons = _fit(run, state, classifier, PolarTransform(mask, rings, good.pixel_size, device), ctf, settings)
     del images, classifier
 
-    alignment, confidence, kept = final_alignment(state)
+    alignment, confidence, kept = final_alignment(state, reasons == "")
     if kept < classes:
         run.warn(f"{classes - kept} of {classes} classes ended empty; {kept} are written.")
-    averages = class_averages(good.images, ctf, alignment, kept, mask, good.pixel_size, device)
-    _write(run, good, state, alignment, confidence, averages, mask)
+    members = np.flatnonzero(reasons == "")
+    averages = class_averages(good.images.subset(members), None if ctf is None else ctf.subset(members),
+                              alignment[members], kept, mask, good.pixel_size, device)
+    correlation = quality.ring_correlation(*(averages.halves * mask.weights().to(device)))
+    written = ClassImages(quality.filtered(averages.whole, correlation), np.arange(1, kept + 1), correlation)
+    sizes = np.bincount(alignment.classes[members], minlength=kept)
+    write_classes(run, written, sizes, good.pixel_size)
+    numbers = np.where(alignment.classes < kept, alignment.classes + 1, 0)
+    columns = {"rlnMaxValueProbDistribution": confidence, **fit.columns(matches)}
+    write_members(run, good, numbers, alignment, columns, reasons, unusable_rows(particles, bad))
+    write_report(run, mask, good.pixel_size, state.history, written)
     for path in (state_path, run.path(SAMPLES)):
         path.unlink(missing_ok=True)
-    run.results.update(particles=len(good), set_apart=len(particles) - len(good), classes=kept)
-
-
-def circular_mask(box: int, pixel_size: float, diameter: float | None) -> CircularMask:
-    """The mask for a diameter in angstroms, by default `DEFAULT_MASK` of the box.
-
-    Raises
-    ------
-    InputError
-        If the box is too small to work with, or the mask does not fit into it.
-    """
-    if box < SMALLEST_BOX:
-        raise InputError(f"The particles' box of {box} pixels is too small to be classified; {SMALLEST_BOX} or more are "
-                         "needed. Extract with a larger box or less downsampling.")
-    radius = DEFAULT_MASK * box / 2 if diameter is None else diameter / pixel_size / 2
-    if radius > box / 2:
-        raise InputError(f"--mask-diameter {diameter:g}: larger than the box of {box} pixels = {box * pixel_size:g} A. "
-                         "Give the particle's diameter in angstroms, or check the pixel size.")
-    if radius < 4:
-        raise InputError(f"--mask-diameter {diameter:g}: only {2 * radius:.1f} pixels of {pixel_size:g} A. Give the "
-                         "particle's diameter in angstroms, or extract with less downsampling.")
-    return CircularMask(box, radius, min(MASK_EDGE * box, max(1.0, box / 2 - radius)))
-
-
-def number_of_rings(mask: CircularMask, pixel_size: float, max_resolution: float | None) -> int:
-    """Rings up to `max_resolution` angstroms, by default up to just below the Nyquist frequency.
-
-    Raises
-    ------
-    InputError
-        If that is too coarse to tell anything apart.
-    """
-    highest = 0.49 if max_resolution is None else min(0.49, pixel_size / max_resolution)
-    rings = int(highest / ring_step(mask))
-    if rings < FEWEST_RINGS:
-        raise InputError(f"--max-resolution {max_resolution:g}: too coarse for a mask of {2 * mask.radius * pixel_size:.0f} "
-                         f"A; {pixel_size / (FEWEST_RINGS * ring_step(mask)):.0f} A or finer is needed.")
-    return rings
+    run.results.update(particles=len(members), set_apart=len(particles) - len(members), classes=kept)
 
 
 def number_of_classes(particles: int, wanted: int | None) -> int:
@@ -191,58 +166,40 @@ def starting_labels(
     return torch.as_tensor(labels, dtype=torch.long)
 
 
-def final_alignment(state: State) -> tuple[Alignment, np.ndarray, int]:
-    """The best poses with classes numbered by decreasing size from 0, the confidences, and the number of classes."""
+def final_alignment(state: State, members: np.ndarray) -> tuple[Alignment, np.ndarray, int]:
+    """The best poses, the confidences, and the number of classes that have members.
+
+    Classes are numbered from 0 by decreasing number of `members` (``(n,)`` bool), empty ones last.
+    """
     poses = state.poses
     old = poses.classes[:, 0].numpy()
-    sizes = np.bincount(old, minlength=state.classes)
+    sizes = np.bincount(old[members], minlength=state.classes)
     order = np.argsort(-sizes, kind="stable")
     number = np.empty_like(order)
     number[order] = np.arange(len(order))
-    psi = poses.psi[:, 0].double().numpy()
-    psi = np.mod(psi + np.pi, 2 * np.pi) - np.pi
+    psi = wrapped(poses.psi[:, 0].double().numpy())
     alignment = Alignment(number[old], psi, poses.shifts[:, 0].double().numpy(), poses.flips[:, 0].numpy())
     return alignment, state.confidence.numpy(), int((sizes > 0).sum())
 
 
-def with_resolved_paths(table: pd.DataFrame, source: Path) -> pd.DataFrame:
-    """The table with image names that hold from the working directory, wherever the table is written."""
-    parts = table["rlnImageName"].str.rpartition("@")
-    paths = {name: str(resolve(name, source)) for name in parts[2].unique()}
-    return table.assign(rlnImageName=parts[0] + parts[1] + parts[2].map(paths))
-
-
-def _set_apart(run: Run, particles: ParticleSet) -> ParticleSet:
-    """Particles that can be classified; the others are written to a table of their own, with the reason."""
-    reasons = np.full(len(particles), "", dtype=object)
-    for positions, images in particles.images.chunks(CHUNK):
-        finite = np.isfinite(images).all(axis=(1, 2))
-        with np.errstate(invalid="ignore"):
-            constant = images.max(axis=(1, 2)) == images.min(axis=(1, 2))
-        reasons[positions[constant]] = "constant"
-        reasons[positions[~finite]] = "not_finite"
-    bad = reasons != ""
-    if not bad.any():
-        return particles
-    first = np.flatnonzero(bad)[0]
-    name = particles.table["rlnImageName"].iloc[first]
-    if bad.all():
-        raise InputError(f"All {len(particles)} particles are constant or hold values that are not finite, the first is "
-                         f"{name}. Extract them again.")
-    run.warn(f"{bad.sum()} of {len(particles)} particles are constant or hold values that are not finite (row {first + 1}, "
-             f"{name}, is the first). They are not classified but listed in set_apart.star.")
-    table = particles.table[bad].assign(siamese2dReason=reasons[bad])
-    write_particles(run.path("set_apart.star"), table, particles.optics)
-    return particles.subset(~bad)
-
-
-def _ctf(run: Run, particles: ParticleSet, ignore: bool) -> CtfParameters | None:
-    if ignore:
-        return None
-    ctf = ctf_parameters(particles)
-    if ctf is None:
-        run.warn("The particles have no CTF parameters: classified without correcting for the CTF.")
-    return ctf
+def _fit(
+    run: Run, state: State, classifier: Classifier, polar: PolarTransform, ctf: CtfParameters | None, settings: Settings
+) -> tuple[fit.Match, np.ndarray]:
+    """How the particles match their classes, and why each fits nowhere: empty text where it does fit."""
+    noise, images = state.spectra.noise, first_rings(classifier.images, state.at.rings)
+    found = fit.matches(images, state.poses, state.averages, noise, state.denominators, classifier.elements)
+    if not settings.set_apart or len(images) < fit.FEWEST:
+        return found, np.full(len(images), "", dtype=object)
+    whole = Harmonics(state.at.count, images.grid.half_angles, classifier.device)
+    assigner = Assigner(whole.synthesise(state.averages), classifier.reach, settings.mirror, classifier.device)
+    generator = seeded_generator(settings.seed, len(classifier.steps))
+    pixels = images.pixels.numpy()
+    of_noise = fit.simulated_noise(polar, ctf, fit.noise_floor(found, pixels, noise), generator)
+    poses = assigner.assign(of_noise, Calibration(torch.ones(len(noise)), noise.cpu())).poses
+    of_noise = fit.matches(of_noise, poses, state.averages, noise, None, assigner.elements)
+    reasons = fit.reasons(found, pixels, of_noise.match)
+    fit.tell(run, reasons)
+    return found, reasons
 
 
 def _after_pass(state: State, total: int, pixel_size: float, path: Path) -> None:
@@ -251,43 +208,3 @@ def _after_pass(state: State, total: int, pixel_size: float, path: Path) -> None
     print(f"pass {last['pass']}/{total}: {last['classes']} classes to {pixel_size / last['frequency']:.0f} A, "
           f"log-likelihood {last['log_likelihood']:.2f}, confidence {last['confidence']:.2f}, "
           f"{100 * last['changed']:.0f} % changed class", flush=True)
-
-
-def _write(
-    run: Run, particles: ParticleSet, state: State, alignment: Alignment, confidence: np.ndarray,
-    averages: HalfAverages, mask: CircularMask,
-) -> None:
-    box, pixel_size, classes = particles.box, particles.pixel_size, len(averages.whole)
-    weights = mask.weights().to(averages.whole.device)
-    correlation = quality.ring_correlation(*(averages.halves * weights))
-    sizes = np.bincount(alignment.classes, minlength=classes)
-    stack = run.path("classes.mrcs")
-    write_mrc(stack, quality.filtered(averages.whole, correlation).cpu().numpy(), pixel_size)
-    write_star(run.path("classes.star"), {"classes": pd.DataFrame({
-        "rlnReferenceImage": [f"{number:06d}@{stack}" for number in range(1, classes + 1)],
-        "rlnClassNumber": np.arange(1, classes + 1),
-        "siamese2dClassSize": sizes,
-        "rlnClassDistribution": sizes / sizes.sum(),
-        "rlnEstimatedResolution": quality.resolution_at(correlation, box, pixel_size),
-        "siamese2dQuality": quality.quality(correlation).cpu().numpy(),
-    })})
-    origins = alignment.origins * pixel_size
-    table = particles.table.assign(
-        rlnClassNumber=alignment.classes + 1,
-        rlnAnglePsi=np.degrees(alignment.psi),
-        rlnOriginXAngst=origins[:, 0],
-        rlnOriginYAngst=origins[:, 1],
-        rlnIsFlip=alignment.flips.astype(int),
-        rlnMaxValueProbDistribution=confidence,
-    )
-    write_particles(run.path("particles.star"), table, particles.optics)
-    frequencies = (np.arange(1, box // 2 + 1) / (box * pixel_size)).tolist()
-    write_json(run.path("classification.json"), {
-        "box": box,
-        "pixel_size": pixel_size,
-        "mask_diameter": 2 * mask.radius * pixel_size,
-        "frc_threshold": quality.THRESHOLD,
-        "history": [{**record, "frequency": record["frequency"] / pixel_size} for record in state.history],
-        "frc": [{"class": number, "frequency": frequencies, "frc": curve}
-                for number, curve in enumerate(correlation.cpu().tolist(), start=1)],
-    })

@@ -26,6 +26,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     classes.add_argument("--mirror", action=argparse.BooleanOptionalAction, default=Settings.mirror,
                          help="put a view and its mirror image into one class and mark the mirrored members; turn off to "
                          "keep opposite views apart, as RELION does")
+    classes.add_argument("--set-apart", action=argparse.BooleanOptionalAction, default=Settings.set_apart,
+                         help="take particles that fit nowhere out of the classes; turn off to keep every particle in one")
     images = parser.add_argument_group("images")
     images.add_argument("--mask-diameter", type=common.positive_float, metavar="A", help="diameter of the particle with some "
                         "margin for its shift; by default 0.8 of the box. Reduce it when neighbours show in the averages")
@@ -47,8 +49,8 @@ def run(args: argparse.Namespace) -> None:
     device = common.prepare(args)
     settings = Settings(
         classes=args.classes, mirror=args.mirror, mask_diameter=args.mask_diameter, max_shift=args.max_shift,
-        max_resolution=args.max_resolution, ignore_ctf=args.ignore_ctf, passes=args.passes, memory=args.memory,
-        seed=args.seed,
+        max_resolution=args.max_resolution, ignore_ctf=args.ignore_ctf, set_apart=args.set_apart, passes=args.passes,
+        memory=args.memory, seed=args.seed,
     )
     # How much memory may be used does not change the result.
     parameters = {key: value for key, value in asdict(settings).items() if key != "memory"}

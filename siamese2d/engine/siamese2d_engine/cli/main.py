@@ -11,7 +11,7 @@ from siamese2d_engine.errors import InputError
 
 # Modules by sub-command. Only the one that is asked for is imported: some stages need no torch, which takes seconds.
 COMMANDS = {name: name.replace("-", "_") for name in (
-    "normalize", "pick-unlabeled", "train-picker", "pick", "extract", "train", "classify", "simulate", "evaluate",
+    "normalize", "pick-unlabeled", "train-picker", "pick", "extract", "train", "classify", "assign", "simulate", "evaluate",
     "check")}
 
 

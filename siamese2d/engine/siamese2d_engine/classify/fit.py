@@ -1,0 +1,248 @@
+"""Particles that fit nowhere: those that match their class no better than noise does, and those with another signal.
+
+Two numbers of each particle are looked at. The **match** is what the average of its class explains of it, in standard
+deviations of the noise, ``<Y, A> / sqrt(<CTF A, CTF A>)`` with products weighted by the noise. The **residual** is what the
+average leaves at low frequency, where other signal than the particle's stands out: neighbours, ice, carbon. Neither is
+cut at a fixed value: the match is compared with that of simulated noise, the residual with that of most particles, so
+that nearly nothing is set apart where nothing is wrong.
+"""
+
+from dataclasses import dataclass, fields, replace
+
+import numpy as np
+import torch
+from scipy.stats import chi2
+from torch import Tensor
+
+from siamese2d_engine.classify.passes import PolarImages, aligned_harmonics
+from siamese2d_engine.classify.prepare import PolarTransform, first_rings, resolution
+from siamese2d_engine.classify.search import Poses
+from siamese2d_engine.ctf import CtfParameters
+from siamese2d_engine.runs import Run
+
+# Rings on which the residual is looked at, and the first of those that tell the level of an image's noise.
+LOW_RINGS = 5
+NOISE_RING = 10
+# Particles without which the usual can't be told from the odd.
+FEWEST = 200
+# Of the matches of simulated noise; and matches between the second of them and the largest that are looked at.
+QUANTILES = np.array([0.25, 0.5, 0.75])
+PLACES = 100
+# Part of the images with about the same match that must be noise.
+SURE = 0.8
+# Robust standard deviations beyond which a residual is odd: one of a thousand particles by chance.
+ODD = 3.0
+ITERATIONS = 6
+LARGEST_LEVEL = 3.0
+NOISE_IMAGES = 200
+NO_MATCH, OTHER_SIGNAL = "matches_no_class", "other_signal"
+
+
+@dataclass
+class Match:
+    """How ``n`` images match their classes.
+
+    Attributes
+    ----------
+    match
+        Standard deviations of the noise, ``(n,)``.
+    left, explained
+        Mean power of the residual, and of the average times the CTF, on each ring in units of the noise, ``(n, rings)``.
+    """
+
+    match: np.ndarray
+    left: np.ndarray
+    explained: np.ndarray
+
+    def rows(self, chosen: np.ndarray) -> "Match":
+        """Of some of the images."""
+        return Match(*(value[chosen] for value in vars(self).values()))
+
+    @staticmethod
+    def joined(parts: "list[Match]") -> "Match":
+        return Match(*(np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(Match)))
+
+
+def matches(
+    images: PolarImages, poses: Poses, averages: Tensor, noise: Tensor, denominators: Tensor | None, elements: int
+) -> Match:
+    """How images match the averages of their classes.
+
+    Parameters
+    ----------
+    images
+        ``n`` of them.
+    poses
+        The first of each image counts.
+    averages
+        Harmonics ``(count, rings, K)``; their device is where the work is done.
+    noise
+        Power of the noise on each ring, ``(rings,)``.
+    denominators
+        Where the images went into the averages, what the sums were divided by ``(K, rings)``: each image is then compared
+        with the average of the others.
+    elements
+        Numbers in the largest temporary array.
+    """
+    device, rings = averages.device, averages.shape[1]
+    at = resolution(images, rings)
+    harmonics = at.harmonics(images.grid, device)
+    multiplicity = harmonics.multiplicity[:, None]
+    by_class = averages.permute(2, 0, 1)
+    noise = noise.to(device)
+    pixels = images.pixels[:rings].to(device)
+    parts = []
+    for index in torch.arange(len(images)).split(max(1, elements // (4 * at.count * rings))):
+        classes = poses.classes[index, 0].to(device)
+        aligned = aligned_harmonics(images, index, poses.single(index, 0, device), at, harmonics)
+        ctf2 = images.ctf2[index, :rings].to(device)
+        own = by_class[classes]
+        if denominators is not None:
+            total = denominators[classes]
+            own = (own * total[:, None] - aligned) / (total - ctf2).clamp_min(1e-3 * total)[:, None]
+        product = ((aligned.conj() * own).real * multiplicity).sum(1)
+        explained = (torch.view_as_real(own).square().sum(-1) * multiplicity).sum(1) * ctf2
+        weights = pixels / noise
+        strength = (explained * weights).sum(1).clamp_min(1e-30).sqrt()
+        left = (images.power[index, :rings].to(device) - 2 * product + explained) / noise
+        parts.append(Match(*(value.cpu().numpy() for value in (
+            (product * weights).sum(1) / strength, left, explained / noise))))
+    return Match.joined(parts)
+
+
+def odd_residuals(match: Match, pixels: np.ndarray) -> np.ndarray:
+    """How odd the residual of each image is, in robust standard deviations of its logarithm, ``(n,)``.
+
+    Averages blur what differs between their members, which leaves a part of the signal: on each ring, the usual residual
+    is a line over the explained power. The residual over the usual one, averaged over the rings, is about log-normal.
+
+    Parameters
+    ----------
+    match
+        Of the images.
+    pixels
+        Independent Fourier pixels of the rings, ``(rings,)``.
+    """
+    rings = len(pixels)
+    high, low = slice(min(NOISE_RING, rings - 1), rings), slice(0, min(LOW_RINGS, rings))
+    level = (match.left[:, high] @ pixels[high] / pixels[high].sum()).clip(1 / LARGEST_LEVEL, LARGEST_LEVEL)[:, None]
+    left, explained = match.left[:, low] / level, match.explained[:, low] / level
+    weights, usual = pixels[low], np.ones(len(left), dtype=bool)
+    for _ in range(ITERATIONS):
+        expected = np.stack([_line(x, y, usual) for x, y in zip(explained.T, left.T)], axis=1)
+        logarithm = np.log(np.maximum((left / expected) @ weights / weights.sum(), 1e-6))
+        middle = np.median(logarithm)
+        width = 1.4826 * np.median(np.abs(logarithm - middle))
+        oddness = (logarithm - middle) / max(width, 1e-6)
+        usual = oddness < ODD
+    return oddness
+
+
+def _line(x: np.ndarray, y: np.ndarray, chosen: np.ndarray) -> np.ndarray:
+    """The least-squares line through chosen points, at all points; level where it would fall."""
+    x_mean, y_mean = x[chosen].mean(), y[chosen].mean()
+    spread = ((x[chosen] - x_mean) ** 2).sum()
+    slope = max(0.0, ((x[chosen] - x_mean) * (y[chosen] - y_mean)).sum() / max(spread, 1e-30))
+    return np.maximum(y_mean + slope * (x - x_mean), 0.2 * max(np.median(y), 1e-6))
+
+
+def noise_floor(match: Match, pixels: np.ndarray, noise: Tensor) -> Tensor:
+    """Power of the noise alone on each ring, ``(rings,)``.
+
+    `noise`, the mean residual, holds what the averages do not explain and other signal, too. What the images with little
+    residual have is noise: the quarter of a chi-square distribution.
+    """
+    degrees = np.maximum(2 * pixels, 2)
+    quarter = np.quantile(match.left, 0.25, axis=0) / (chi2.ppf(0.25, degrees) / degrees)
+    return noise.cpu() * torch.from_numpy(quarter).float().clamp(1e-3, 1)
+
+
+def smallest_match(match: np.ndarray, of_noise: np.ndarray) -> float:
+    """The match below which nearly all images are noise; minus infinity where noise is not found.
+
+    Below each quantile ``q`` of the matches of simulated noise lie at least the part ``q`` of the noise images, so that
+    their number is at most that of the images below it over ``q``; the least of these numbers is taken. The limit is where
+    noise stops to be nearly all of the images with about that match (the local false discovery rate of Efron 2004,
+    J. Am. Stat. Assoc. 99, 96).
+
+    Parameters
+    ----------
+    match
+        Of the images, ``(n,)``.
+    of_noise
+        Of simulated noise, ``(m,)``.
+    """
+    quarters = np.quantile(of_noise, QUANTILES)
+    amount = (np.searchsorted(np.sort(match), quarters) / QUANTILES).min()
+    window = (quarters[2] - quarters[0]) / 2
+
+    def around(values: np.ndarray, places: np.ndarray) -> np.ndarray:
+        ordered = np.sort(values)
+        return np.searchsorted(ordered, places + window) - np.searchsorted(ordered, places - window)
+
+    places = np.linspace(quarters[1], of_noise.max(), PLACES)
+    noise = amount / len(of_noise) * around(of_noise, places)
+    is_noise = (noise > SURE * around(match, places)) & (noise >= 1)
+    beyond = np.flatnonzero(~is_noise)
+    last = beyond[0] - 1 if len(beyond) else PLACES - 1
+    return float(places[last]) if last >= 0 else -np.inf
+
+
+def reasons(match: Match, pixels: np.ndarray, of_noise: np.ndarray) -> np.ndarray:
+    """Why each image fits nowhere: `NO_MATCH`, `OTHER_SIGNAL`, or empty text where it does fit, ``(n,)``.
+
+    If none fitted, as in a set of noise alone, there would be no classes: all are then kept.
+
+    Parameters
+    ----------
+    match
+        Of the images.
+    pixels
+        Independent Fourier pixels of the rings.
+    of_noise
+        Of simulated noise, ``(m,)``.
+    """
+    found = np.full(len(match.match), "", dtype=object)
+    found[odd_residuals(match, pixels) > ODD] = OTHER_SIGNAL
+    found[match.match < smallest_match(match.match, of_noise)] = NO_MATCH
+    return found if (found == "").any() else np.full_like(found, "")
+
+
+def tell(run: Run, reasons: np.ndarray) -> None:
+    """Warn of what is set apart, if there is something."""
+    unmatched, other = (int((reasons == reason).sum()) for reason in (NO_MATCH, OTHER_SIGNAL))
+    if unmatched + other:
+        run.warn(f"{unmatched + other} of {len(reasons)} particles fit nowhere: {unmatched} match their class no better than "
+                 f"noise does, {other} hold other strong signal. They are listed in set_apart.star with the class that is "
+                 "nearest.")
+
+
+def columns(match: Match) -> dict[str, np.ndarray]:
+    """Columns of the particles' table."""
+    return {"siamese2dFit": match.match}
+
+
+def simulated_noise(
+    transform: PolarTransform, ctf: CtfParameters | None, noise: Tensor, generator: torch.Generator
+) -> PolarImages:
+    """Images of noise alone.
+
+    Parameters
+    ----------
+    transform
+        Of the images.
+    ctf
+        Of images, which is given to the noise in turn; None to work without.
+    noise
+        Power on the first rings, ``(rings,)``.
+    generator
+        Of the noise.
+    """
+    box = transform.mask.box
+    pixels = torch.randn(NOISE_IMAGES, box, box, generator=generator).numpy()
+    chosen = None if ctf is None else ctf.subset(np.arange(NOISE_IMAGES) % len(ctf))
+    samples, ctf2, power = transform.particles(pixels, chosen)
+    rings = len(noise)
+    scale = noise / power.mean(0)[:rings].clamp_min(1e-30)
+    images = first_rings(transform.gathered(samples, ctf2, power), rings)
+    return replace(images, samples=images.samples * scale.sqrt()[:, None], power=images.power * scale)

@@ -1,0 +1,56 @@
+"""``siamese2d-engine assign``."""
+
+import argparse
+from dataclasses import asdict
+from pathlib import Path
+
+from siamese2d_engine.classify.assign_stage import Settings, assign_particles
+from siamese2d_engine.cli import common
+from siamese2d_engine.io.particles import read_particles
+from siamese2d_engine.runs import Run
+
+NAME = "assign"
+HELP = "Put new particle images into the 2D classes of others, without classifying again."
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    inputs = parser.add_argument_group("input")
+    inputs.add_argument("--particles", type=Path, required=True, metavar="STAR", help="RELION STAR file; bright particles")
+    inputs.add_argument("--pixel-size", type=common.positive_float, metavar="A", help="angstroms per pixel, for STAR files "
+                        "and stacks that do not say")
+    inputs.add_argument("--classes", type=Path, required=True, metavar="PATH", help="class averages, bright on dark: "
+                        "classes.star of classify, another STAR file that names them, or an MRC stack")
+    inputs.add_argument("--classes-pixel-size", type=common.positive_float, metavar="A", help="angstroms per pixel of the "
+                        "averages; by default what their stack says. Averages of another pixel size or box are resampled")
+    classes = parser.add_argument_group("classes")
+    classes.add_argument("--mirror", action=argparse.BooleanOptionalAction, default=Settings.mirror,
+                         help="a particle may be mirrored to fit a class; turn off for classes that were made so")
+    classes.add_argument("--set-apart", action=argparse.BooleanOptionalAction, default=Settings.set_apart,
+                         help="put particles that fit nowhere into no class; turn off to put every particle into one")
+    classes.add_argument("--new-averages", action="store_true", help="write averages of the new members instead of the "
+                         "given ones, with their resolution; takes about twice as long")
+    images = parser.add_argument_group("images")
+    images.add_argument("--mask-diameter", type=common.positive_float, metavar="A", help="diameter of the particle with "
+                        "some margin for its shift; by default 0.8 of the box. Take that of the classification")
+    images.add_argument("--max-shift", type=common.positive_float, metavar="A", help="how far particles may lie from the "
+                        "centre of the box; by default 0.08 of the box. Enlarge it for imprecise coordinates")
+    images.add_argument("--max-resolution", type=common.positive_float, metavar="A", help="finest detail compared; by "
+                        "default what the particle's size and the pixel size allow")
+    images.add_argument("--ignore-ctf", action="store_true", help="do not correct for the CTF, for instance when the "
+                        "images were corrected before")
+    common.add_run_arguments(parser)
+
+
+def run(args: argparse.Namespace) -> None:
+    device = common.prepare(args)
+    settings = Settings(
+        classes_pixel_size=args.classes_pixel_size, mirror=args.mirror, mask_diameter=args.mask_diameter,
+        max_shift=args.max_shift, max_resolution=args.max_resolution, ignore_ctf=args.ignore_ctf,
+        set_apart=args.set_apart, new_averages=args.new_averages, seed=args.seed,
+    )
+    parameters = asdict(settings) | {"pixel_size": args.pixel_size, "device": device.type}
+    with Run(args.out, NAME, parameters, [args.particles, args.classes], args.overwrite) as run:
+        if run.finished:
+            return
+        particles = read_particles(args.particles, args.pixel_size)
+        assign_particles(run, args.particles, particles, args.classes, settings, device)

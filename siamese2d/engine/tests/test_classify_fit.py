@@ -1,0 +1,178 @@
+"""What fits nowhere, given averages at another scale, and harmonics that suffice: against closed forms and planted sets."""
+
+import numpy as np
+import pytest
+import torch
+
+from siamese2d_engine.classify import fit
+from siamese2d_engine.classify.assignment import _coarsest_stride, sufficient_harmonics
+from siamese2d_engine.classify.given_classes import resampled
+from siamese2d_engine.classify.inputs import circular_mask
+from siamese2d_engine.classify.passes import aligned_harmonics
+from siamese2d_engine.classify.prepare import PolarTransform, fourier_crop, resolution
+from siamese2d_engine.classify.search import Poses
+
+RINGS = 12
+
+
+def gaussian(box, scale, x=3.0, y=-2.0, width=3.0):
+    rows, columns = np.mgrid[:box, :box] - box // 2
+    return np.exp(-((columns - scale * x) ** 2 + (rows - scale * y) ** 2) / (2 * (scale * width) ** 2))
+
+
+@pytest.mark.parametrize("old, new, step", [(32, 48, 2 / 3), (32, 24, 4 / 3), (33, 40, 1.0), (40, 33, 0.9)])
+def test_resampled_images_are_drawn_at_the_new_points(old, new, step):
+    images = torch.as_tensor(np.stack([gaussian(old, 1.0), gaussian(old, 1.0, -4, 1)]))
+    wanted = np.stack([gaussian(new, 1 / step), gaussian(new, 1 / step, -4, 1)])
+    np.testing.assert_allclose(resampled(images, new, step).numpy(), wanted, atol=2e-3)
+
+
+def test_resampling_fills_with_zeros_beyond_the_old_field():
+    image = torch.ones(1, 16, 16)
+    large = resampled(image, 32, 1.0)[0]
+    assert large[8:24, 8:24].sub(1).abs().max() < 1e-5
+    assert large[:8].abs().max() == 0 and large[:, 24:].abs().max() == 0
+
+
+@pytest.mark.parametrize("old", [40, 41])
+def test_fourier_crop_keeps_what_it_can_show(old):
+    """A wide Gaussian, which has nothing at the frequencies that are left out; values keep their sum."""
+    small = fourier_crop(torch.as_tensor(gaussian(old, 1.0))[None].float(), 20)[0]
+    centres = (np.arange(20) - 10) * old / 20
+    wanted = np.exp(-((centres[None] - 3) ** 2 + (centres[:, None] + 2) ** 2) / 18)
+    np.testing.assert_allclose(small.numpy(), wanted * (old / 20) ** 2, atol=3e-2)
+
+
+def test_harmonics_that_suffice():
+    orders = torch.tensor([0, 2, 4, 1, 3])
+    averages = torch.zeros(5, 1, 1, dtype=torch.complex64)
+    averages[0], averages[1], averages[3] = 1, 1j, 2
+    # Powers 1, 8, 2 at m = 0, 1, 2, all orders but 0 counted for m and -m.
+    weights = torch.ones(1)
+    assert sufficient_harmonics(averages, orders, weights, 0.19) == 2
+    assert sufficient_harmonics(averages, orders, weights, 0.17) == 3
+    assert sufficient_harmonics(averages, orders, weights, 0.0) == 3
+
+
+@pytest.mark.parametrize("half_angles, present, wanted", [(56, 33, 13), (56, 33, 24), (24, 20, 20), (56, 12, 2)])
+def test_coarser_angles_do_not_mix_harmonics(half_angles, present, wanted):
+    """On a full circle of M samples, order m is taken for m - M."""
+    stride = _coarsest_stride(half_angles, present, wanted)
+    samples = 2 * half_angles // stride
+    if stride > 1:
+        assert all(abs(m - samples) >= wanted for m in range(present))
+
+
+def test_noise_is_told_from_weak_particles():
+    rng = np.random.default_rng(0)
+    null, noise, real = rng.normal(3.3, 0.5, 500), rng.normal(3.3, 0.5, 300), rng.normal(8, 1.5, 2000)
+    limit = fit.smallest_match(np.concatenate([noise, real]), null)
+    assert (noise < limit).mean() > 0.95 and (real < limit).mean() < 0.01
+
+
+def test_without_noise_nothing_matches_too_little():
+    rng = np.random.default_rng(1)
+    null = rng.normal(3.3, 0.5, 500)
+    assert fit.smallest_match(rng.normal(15, 3, 3000), null) == -np.inf
+    weak = rng.normal(6, 1.3, 3000)          # the tail of weak particles reaches into what noise matches
+    assert (weak < fit.smallest_match(weak, null)).mean() < 0.03
+
+
+def test_noise_alone_stays_in_classes():
+    """There would be no classes without it."""
+    rng = np.random.default_rng(6)
+    match, pixels = planted_match(rng, 400, 16, 0.0)
+    match.match[:] = rng.normal(2.0, 0.3, 400)
+    assert (fit.reasons(match, pixels, rng.normal(3.3, 0.5, 500)) == "").all()
+
+
+def planted_match(rng, n, rings, error):
+    """Residuals of noise on rings with some pixels, and of a part of the signal that the average misses."""
+    pixels = 6.0 * np.arange(1, rings + 1)
+    explained = rng.gamma(2.0, 1.0, (n, 1)) * np.exp(-np.arange(rings) / 3)
+    left = rng.chisquare(2 * pixels, (n, rings)) / (2 * pixels) * (1 + error * explained)
+    return fit.Match(np.full(n, 20.0), left, explained), pixels
+
+
+def test_other_signal_is_odd_and_larger_particles_are_not():
+    rng = np.random.default_rng(2)
+    match, pixels = planted_match(rng, 2000, 16, 0.3)
+    usual = fit.odd_residuals(match, pixels)
+    assert (usual > fit.ODD).mean() < 0.005
+    strong = match.explained[:, 0] > np.quantile(match.explained[:, 0], 0.9)
+    assert (usual[strong] > fit.ODD).mean() < 0.02
+    match.left[:100, :fit.LOW_RINGS] += 2.0
+    assert (fit.odd_residuals(match, pixels)[:100] > fit.ODD).mean() > 0.9
+
+
+def test_noisier_images_are_not_odd():
+    rng = np.random.default_rng(3)
+    match, pixels = planted_match(rng, 1000, 16, 0.0)
+    match.left[:50] *= 1.8
+    assert (fit.odd_residuals(match, pixels)[:50] > fit.ODD).mean() < 0.1
+
+
+def test_noise_floor_is_that_of_the_images_without_other_signal():
+    rng = np.random.default_rng(4)
+    match, pixels = planted_match(rng, 2000, 16, 0.0)
+    match.left[:300] *= 4
+    mean = match.left.mean(0)
+    # The mean residual is the unit of what is left.
+    scaled = fit.Match(match.match, match.left / mean, match.explained / mean)
+    floor = fit.noise_floor(scaled, pixels, torch.as_tensor(mean))
+    np.testing.assert_allclose(floor.numpy(), 1.0, atol=0.2)
+    assert (mean > 1.3).all()
+
+
+@pytest.fixture(scope="module")
+def few():
+    """Noisy images of one average at known poses, with their polar samples."""
+    rng = np.random.default_rng(5)
+    box, n = 32, 20
+    mask = circular_mask(box, 4.0, None)
+    average = gaussian(box, 1.0) - 0.5 * gaussian(box, 1.0, -4, 5)
+    images = average[None] + rng.normal(size=(n, box, box))
+    polar = PolarTransform(mask, RINGS, 4.0, torch.device("cpu"))
+    poses = Poses.empty(n, 1)
+    samples = polar.gathered(*polar.particles(images.astype(np.float32), None))
+    return polar, samples, poses, polar.sample(torch.as_tensor(average)[None].float())
+
+
+def test_match_and_residual_are_sums_over_samples(few):
+    polar, images, poses, sample = few
+    at = resolution(images, RINGS)
+    harmonics = at.harmonics(images.grid, "cpu")
+    averages = harmonics.join(*harmonics.analyse(at.of(sample))).permute(0, 2, 1)
+    noise = torch.linspace(1, 2, RINGS)
+    found = fit.matches(images, poses, averages, noise, None, 10**6)
+    pixels = polar.pixels.numpy().astype(float)
+    f, a = images.samples.numpy(), sample.numpy()
+    product, power = (f.conj() * a).real.mean(-1), (np.abs(a) ** 2).mean(-1)
+    weights = pixels / noise.numpy()
+    np.testing.assert_allclose(found.match, (product @ weights) / np.sqrt(power[0] @ weights), rtol=2e-2, atol=2e-2)
+    left = (np.abs(f - a) ** 2).mean(-1) / noise.numpy()
+    np.testing.assert_allclose(found.left, left, rtol=2e-2, atol=1e-2)
+
+
+def test_an_image_is_compared_with_the_average_of_the_others(few):
+    _, images, poses, _ = few
+    at = resolution(images, RINGS)
+    harmonics = at.harmonics(images.grid, "cpu")
+    every = torch.arange(len(images))
+    aligned = aligned_harmonics(images, every, poses, at, harmonics)
+    total = torch.full((1, RINGS), len(images) + 5.0)
+    averages = (aligned.sum(0) / total)[..., None]
+    noise = torch.ones(RINGS)
+    found = fit.matches(images, poses, averages, noise, total, 10**6)
+    others = (aligned.sum(0) - aligned[3]) / (total - 1)
+    alone = fit.matches(images, poses, others[..., None], noise, None, 10**6)
+    assert found.match[3] == pytest.approx(alone.match[3], rel=1e-4)
+    np.testing.assert_allclose(found.left[3], alone.left[3], rtol=1e-4)
+
+
+def test_simulated_noise_has_the_power_asked_for(few):
+    polar = few[0]
+    noise = torch.linspace(3, 1, RINGS)
+    images = fit.simulated_noise(polar, None, noise, torch.Generator().manual_seed(0))
+    np.testing.assert_allclose(images.power.mean(0).numpy(), noise.numpy(), rtol=1e-4)
+    np.testing.assert_allclose((images.samples.abs() ** 2).mean((0, 2)).numpy(), noise.numpy(), rtol=1e-4)

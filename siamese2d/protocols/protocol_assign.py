@@ -1,0 +1,94 @@
+"""New particles into the 2D classes of others."""
+
+import pyworkflow.protocol.params as params
+from pwem.objects import SetOfImages
+
+from siamese2d.constants import ASSIGN
+from siamese2d.convert import writeTemplates
+from siamese2d.protocols.protocol_base import validateNotEmpty
+from siamese2d.protocols.protocol_classes_base import Siamese2DProtClassesBase
+from siamese2d.protocols.protocol_train_embedding import validateMask
+
+
+class Siamese2DProtAssign(Siamese2DProtClassesBase):
+    """Puts new particles into existing 2D classes, without classifying again.
+
+    A coarse comparison with all averages proposes poses, a fine one decides. The classes may come from any program; they
+    keep their numbers, averages and frames.
+    """
+
+    _label = "assign to 2D classes"
+    STAGE = ASSIGN
+
+    # --------------------------- DEFINE param functions --------------------------------
+    def _defineParams(self, form):
+        self._defineGpuParams(form)
+        form.addSection(label="Input")
+        form.addParam("inputParticles", params.PointerParam, pointerClass="SetOfParticles", important=True,
+                      label="Input particles", help="Particles to assign, bright on dark; for instance those that were "
+                                                    "picked after the classification.")
+        form.addParam("inputClasses", params.PointerParam, pointerClass="SetOfClasses2D,SetOfAverages", important=True,
+                      label="Classes", help="2D classes or averages of any program, bright on dark, centred. Disabled "
+                                            "ones are not used. Averages of another box or pixel size are resampled.")
+        self._defineImageParams(
+            form, "Take that of the classification.",
+            "Yes: a particle may be mirrored to fit its class. No for classes that were made without mirroring, such as "
+            "those of RELION.")
+        form.addParam("newAverages", params.BooleanParam, default=False, label="New averages?",
+                      help="Yes: the classes get averages of their new members, with their resolution, instead of the "
+                           "given ones. Takes about as long as the assignment.")
+        self._defineSeedParam(form)
+        self._defineParallel(form)
+
+    # --------------------------- STEPS functions ---------------------------------------
+    def _convertInput(self):
+        super()._convertInput()
+        writeTemplates(self.getInputPath("classes.star"), self.inputClasses.get())
+
+    # --------------------------- INFO functions ----------------------------------------
+    def _validateInputs(self):
+        particles, classes = self.inputParticles.get(), self.inputClasses.get()
+        errors = validateNotEmpty("Input particles", particles) + validateNotEmpty("Classes", classes)
+        if not errors and classes is not None and not _averageFiles(classes):
+            errors.append("*Classes*: they have no averages. Choose classes whose program wrote them, or a set of "
+                          "averages.")
+        return errors if errors or particles is None else validateMask(self.maskDiameter.get(), particles)
+
+    def _warnings(self):
+        lines, particles, classes = super()._warnings(), self.inputParticles.get(), self.inputClasses.get()
+        if particles is not None and classes is not None and _averageFiles(classes):
+            given = (_average(classes).getDim()[0], _pixelSize(classes))
+            present = (particles.getXDim(), particles.getSamplingRate())
+            if given[0] != present[0] or abs(given[1] / present[1] - 1) > 1e-3:
+                lines.append(f"*Classes*: the averages have {given[0]} px of {given[1]:.3f} Å, the particles {present[0]} "
+                             f"px of {present[1]:.3f} Å. The averages are resampled.")
+        return lines
+
+    def _methods(self):
+        return ["Particles were aligned in plane to given class averages, from low to high resolution, and put into the "
+                "most likely class; those that matched it no better than noise [Efron2004] were set apart."]
+
+    def _citations(self):
+        return ["Efron2004"]
+
+    # --------------------------- UTILS functions ---------------------------------------
+    def _engineArguments(self):
+        arguments = ["--particles", self.getInputPath("particles.star"), "--classes", self.getInputPath("classes.star"),
+                     "--classes-pixel-size", _pixelSize(self.inputClasses.get()), *self._imageArguments()]
+        return arguments + (["--new-averages"] if self.newAverages.get() else [])
+
+
+def _average(classes):
+    first = classes.getFirstItem()
+    return first.getRepresentative() if hasattr(first, "getRepresentative") else first
+
+
+def _averageFiles(classes):
+    average = _average(classes)
+    return average is not None and bool(average.getFileName())
+
+
+def _pixelSize(classes):
+    """Angstroms per pixel of the averages."""
+    own = classes if isinstance(classes, SetOfImages) else classes.getImages()
+    return _average(classes).getSamplingRate() or own.getSamplingRate()

@@ -1,0 +1,100 @@
+"""What the protocols that put particles into 2D classes share: parameters of the images, and their outputs."""
+
+import enum
+
+import pyworkflow.protocol.params as params
+from pwem.objects import SetOfAverages, SetOfClasses2D, SetOfParticles
+from pyworkflow.exceptions import ValidationException
+
+from siamese2d.convert import readAverages, readClasses, readSetApart, writeParticles
+from siamese2d.protocols.protocol_base import EXPERT, Siamese2DProtBase
+
+
+class ClassesOutput(enum.Enum):
+    outputClasses = SetOfClasses2D
+    outputAverages = SetOfAverages
+    outputSetApart = SetOfParticles
+
+
+class Siamese2DProtClassesBase(Siamese2DProtBase):
+    """Particles in, classes, their averages and the particles that are in none out."""
+
+    _possibleOutputs = ClassesOutput
+
+    # --------------------------- DEFINE param functions --------------------------------
+    def _defineImageParams(self, form, maskHelp, mirrorHelp):
+        form.addParam("maskDiameter", params.FloatParam, default=-1, label="Mask diameter (Å)",
+                      help="Diameter of the circle around the centre that counts. -1 takes 0.8 of the box. " + maskHelp)
+        form.addParam("mirror", params.BooleanParam, default=True, label="Match mirror images?", help=mirrorHelp)
+        form.addParam("setApart", params.BooleanParam, default=True, expertLevel=EXPERT,
+                      label="Set apart what fits nowhere?",
+                      help="Yes: particles that match their class no better than noise does, and those with other "
+                           "strong signal such as neighbours or ice, go into *outputSetApart* instead of a class. "
+                           "Where nothing is wrong, that is about one of a thousand. No puts every particle into a "
+                           "class.")
+        form.addParam("maxShift", params.FloatParam, default=-1, expertLevel=EXPERT, label="Largest shift (Å)",
+                      help="How far particles may lie from the centre of the box. -1 takes 0.08 of the box. Enlarge it "
+                           "for imprecise coordinates; a small value is faster.")
+        form.addParam("maxResolution", params.FloatParam, default=-1, expertLevel=EXPERT, label="Finest detail (Å)",
+                      help="Resolution up to which particles are compared. -1 takes what the particle's size and the "
+                           "pixel size allow. Give a coarser value when classes follow noise.")
+
+    # --------------------------- STEPS functions ---------------------------------------
+    def _convertInput(self):
+        particles = self.inputParticles.get()
+        writeParticles(self.getInputPath("particles.star"), particles, withCtf=not particles.isPhaseFlipped(),
+                       micrographPixelSize=_micrographPixelSize(particles))
+
+    def _createOutput(self):
+        particles = self.inputParticles.get()
+        classes = self._createSetOfClasses2D(self.inputParticles)
+        readClasses(self.getStagePath(), classes)
+        if classes.isEmpty():
+            raise ValidationException("No particle was put in a class. Check that the particles are not blank, and "
+                                      "look at the log.")
+        averages = self._createSetOfAverages()
+        averages.copyInfo(particles)
+        averages.setHasCTF(False)
+        readAverages(self.getStagePath(), averages)
+        outputs = {ClassesOutput.outputClasses.name: classes, ClassesOutput.outputAverages.name: averages}
+        apart = self._createSetOfParticles("_apart")
+        apart.copyInfo(particles)
+        readSetApart(self.getStagePath(), particles, apart)
+        if len(apart):
+            outputs[ClassesOutput.outputSetApart.name] = apart
+        self._defineOutputs(**outputs)
+        for _, source in self.iterInputPointers():
+            for output in outputs.values():
+                self._defineSourceRelation(source, output)
+
+    # --------------------------- INFO functions ----------------------------------------
+    def _warnings(self):
+        particles = self.inputParticles.get()
+        lines = super()._warnings()
+        if particles is not None and particles.isPhaseFlipped():
+            lines.append("The phases of these particles were flipped before, so their CTF is not used: averages are "
+                         "plain means.")
+        return lines
+
+    def _resultSummary(self):
+        classes, total = self.outputClasses, self.inputParticles.get().getSize()
+        inClasses = sum(cls.getSize() for cls in classes.iterItems())
+        lines = [f"{inClasses} particles in {classes.getSize()} classes."]
+        return lines + ([f"{total - inClasses} particles are in no class; *outputSetApart* holds them with the reason."]
+                        if inClasses < total else [])
+
+    # --------------------------- UTILS functions ---------------------------------------
+    def _imageArguments(self):
+        """Arguments of the parameters that `_defineImageParams` adds."""
+        arguments = ["--mirror" if self.mirror.get() else "--no-mirror",
+                     "--set-apart" if self.setApart.get() else "--no-set-apart"]
+        for option, value in (("--mask-diameter", self.maskDiameter.get()), ("--max-shift", self.maxShift.get()),
+                              ("--max-resolution", self.maxResolution.get())):
+            arguments += [option, value] if value > 0 else []
+        return arguments
+
+
+def _micrographPixelSize(particles):
+    """Pixel size of the micrographs that the particles' coordinates belong to; None where they are not known."""
+    coordinates = particles.getCoordinates() if particles.hasCoordinates() else None
+    return coordinates.getMicrographs().getSamplingRate() if coordinates is not None else None
