@@ -7,7 +7,8 @@ import unittest
 
 from siamese2d import Plugin
 from siamese2d.objects import EmbeddingModel, PickerModel
-from siamese2d.protocols import (Siamese2DProtClassify, Siamese2DProtExtract, Siamese2DProtNormalize, Siamese2DProtPick,
+from siamese2d.protocols import (Siamese2DProtAssign, Siamese2DProtClassify, Siamese2DProtExtract,
+                                 Siamese2DProtNormalize, Siamese2DProtPick,
                                  Siamese2DProtPickUnlabeled, Siamese2DProtTrainEmbedding, Siamese2DProtTrainPicker,
                                  protocol_extract, protocol_normalize, protocol_pick_unlabeled,
                                  protocol_train_embedding, protocol_train_picker)
@@ -25,6 +26,7 @@ CHOICES = [("normalize", "--method", protocol_normalize.METHODS),
            ("train-picker", "--objective", protocol_train_picker.OBJECTIVES),
            ("train-picker", "--network", protocol_train_picker.NETWORKS),
            ("extract", "--edge", protocol_extract.EDGES),
+           ("train", "--preset", list(protocol_train_embedding.PRESETS)),
            ("train", "--mode", protocol_train_embedding.MODES),
            ("train", "--network", protocol_train_embedding.NETWORKS)]
 
@@ -67,12 +69,17 @@ class TestContract(FolderTest):
                                           "inputTemplates": particles}),
             (Siamese2DProtTrainPicker, {"inputMicrographs": micrographs, "inputCoordinates": coordinates,
                                         "expectedParticles": 30, "startModel": picker}),
+            (Siamese2DProtTrainPicker, {"inputMicrographs": micrographs, "inputCoordinates": coordinates, "epochs": 3,
+                                        "diameter": 30.0, "smallestDiameter": 20.0, "shippedWeights": False}),
             (Siamese2DProtPick, {"inputMicrographs": micrographs, "inputPicker": picker, "threshold": 0.5}),
             (Siamese2DProtExtract, {"inputCoordinates": coordinates}),
             (Siamese2DProtTrainEmbedding, {"inputParticles": particles, "mode": contrastive, "startModel": embedding,
                                            "maskDiameter": 30, "epochs": 2}),
+            (Siamese2DProtTrainEmbedding, {"inputParticles": particles, "preset": 2, "backbone": "resnet18.pth"}),
             (Siamese2DProtClassify, {"inputParticles": particles, "inputEmbedding": embedding, "numberOfClasses": 3,
-                                     "maskDiameter": 30, "maxShift": 5, "maxResolution": 10})]
+                                     "maskDiameter": 30, "maxShift": 5, "maxResolution": 10}),
+            (Siamese2DProtAssign, {"inputParticles": particles, "inputClasses": particles, "newAverages": True,
+                                   "maskDiameter": 30, "maxShift": 5, "maxResolution": 10})]
         for protocolClass, values in settings:
             protocol = protocolClass()
             for name, value in values.items():

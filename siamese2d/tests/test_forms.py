@@ -2,7 +2,8 @@
 
 from unittest import mock
 
-from pwem.objects import Coordinate, SetOfClasses2D, SetOfCTF, SetOfMicrographs, SetOfParticles
+from pwem.constants import ALIGN_NONE
+from pwem.objects import Class2D, Coordinate, SetOfClasses2D, SetOfCTF, SetOfMicrographs, SetOfParticles
 from pyworkflow.exceptions import ValidationException
 from pyworkflow.object import Pointer
 
@@ -11,7 +12,7 @@ from siamese2d.objects import EmbeddingModel, PickerModel
 from siamese2d.protocols import (Siamese2DProtClassify, Siamese2DProtExtract, Siamese2DProtNormalize, Siamese2DProtPick,
                                  Siamese2DProtPickUnlabeled, Siamese2DProtTrainEmbedding, Siamese2DProtTrainPicker)
 from siamese2d.protocols.protocol_extract import OTHER
-from siamese2d.protocols.protocol_train_embedding import TRIPLET
+from siamese2d.protocols.protocol_train_embedding import ALIGNED_CLASSES, PRESET_CHOICES, PRESETS, TRIPLET
 from siamese2d.tests.layer import FolderTest, makeCtf
 
 DEVICES = {"version": "0", "devices": ["cpu", "cuda:0"]}
@@ -99,6 +100,25 @@ class TestTrainPickerForm(FormTest):
         self.assertRefused(Siamese2DProtTrainPicker, "Particle diameter", "250.0 px", "larger than the micrographs",
                            inputMicrographs=self.micrographs, diameter=500,
                            inputCoordinates=self.makeCoordinates(self.micrographs, [(0, 10, 20)]))
+
+    def testSeveralSizesNeedTheLargest(self):
+        coordinates = self.makeCoordinates(self.micrographs, [(0, 10, 20)])
+        for diameter in (-1, 20):
+            self.assertRefused(Siamese2DProtTrainPicker, "Smallest particle diameter",
+                               inputMicrographs=self.micrographs, inputCoordinates=coordinates, diameter=diameter,
+                               smallestDiameter=30)
+
+    def testTrainPickerArguments(self):
+        inputs = {"inputMicrographs": self.micrographs,
+                  "inputCoordinates": self.makeCoordinates(self.micrographs, [(0, 10, 20)])}
+        plain = self.make(Siamese2DProtTrainPicker, **inputs)._engineArguments()
+        self.assertNotIn("--from-scratch", plain)
+        self.assertNotIn("--epochs", plain)
+        chosen = self.make(Siamese2DProtTrainPicker, diameter=40, smallestDiameter=30, epochs=7, shippedWeights=False,
+                           **inputs)._engineArguments()
+        self.assertIn("--from-scratch", chosen)
+        self.assertEqual(chosen[chosen.index("--epochs") + 1], 7)
+        self.assertEqual(chosen[chosen.index("--diameter") + 1:][:2], [30, 40])
 
     def testDiameterFromTheBox(self):
         protocol = self.make(Siamese2DProtTrainPicker,
@@ -303,6 +323,47 @@ class TestTrainEmbeddingForm(FormTest):
         classes.setImages(Pointer(value=self.makeParticles()))
         classes.write()
         self.assertRefused(Siamese2DProtTrainEmbedding, "Input classes", "empty", mode=TRIPLET, inputClasses=classes)
+
+
+    def testRecipesSayWhatTheyNeed(self):
+        for number, name in enumerate(PRESET_CHOICES[1:], start=1):
+            particles = {"inputParticles": self.makeParticles(20)}
+            if PRESETS[name] == "triplet":
+                self.assertRefused(Siamese2DProtTrainEmbedding, "Input classes", preset=number, **particles)
+            else:
+                self.assertAccepted(Siamese2DProtTrainEmbedding, preset=number, **particles)
+
+    def testRecipesDecideInPlaceOfTheForm(self):
+        protocol = self.make(Siamese2DProtTrainEmbedding, preset=PRESET_CHOICES.index("milopyp"), mode=TRIPLET,
+                             inputParticles=self.makeParticles(20))
+        arguments = protocol._engineArguments()
+        self.assertEqual((protocol.getMode(), "--preset" in arguments, "--mode" in arguments, "--network" in arguments),
+                         ("self-supervised", True, False, False))
+        self.assertEqual(protocol._citations(), ["ChenHe2021", "Huang2024"])
+
+    def testClassesWithoutAlignment(self):
+        particles = self.makeParticles(20)
+        classes = SetOfClasses2D(filename="classes.sqlite")
+        classes.setImages(Pointer(value=particles))
+        for number in (1, 2):
+            cls = Class2D(objId=number)
+            cls.copyInfo(particles)
+            cls.setAlignment(ALIGN_NONE)
+            classes.append(cls)
+            for particle in particles:
+                if particle.getObjId() % 2 == number % 2:
+                    cls.append(particle)
+            classes.update(cls)
+        classes.write()
+        preset = {"preset": PRESET_CHOICES.index(ALIGNED_CLASSES), "inputClasses": classes}
+        self.assertRefused(Siamese2DProtTrainEmbedding, "Input classes", "not aligned", "another recipe", **preset)
+
+    def testBackboneIsGone(self):
+        self.assertRefused(Siamese2DProtTrainEmbedding, "Backbone weights", "nowhere.pth", "leave the field empty",
+                           preset=PRESET_CHOICES.index("contrastive-original"), backbone="nowhere.pth",
+                           inputParticles=self.makeParticles(20))
+        # A file that nothing uses is no error.
+        self.assertAccepted(Siamese2DProtTrainEmbedding, backbone="nowhere.pth", inputParticles=self.makeParticles(20))
 
 
 class TestClassifyForm(FormTest):

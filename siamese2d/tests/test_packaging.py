@@ -15,8 +15,10 @@ from siamese2d.tests.layer import FolderTest
 
 PACKAGE = os.path.dirname(os.path.abspath(siamese2d.__file__))
 REPOSITORY = os.path.dirname(PACKAGE)
+WEIGHTS = "siamese2d_engine/picking/weights/medium.safetensors"
 DATA = ["siamese2d/protocols.conf", f"siamese2d/{siamese2d._logo}", "siamese2d/engine/pyproject.toml",
-        "siamese2d/engine/siamese2d_engine/__init__.py", "siamese2d/engine/siamese2d_engine/cli/main.py"]
+        f"siamese2d/engine/{WEIGHTS}", "siamese2d/engine/siamese2d_engine/__init__.py",
+        "siamese2d/engine/siamese2d_engine/cli/main.py"]
 
 
 @unittest.skipUnless(os.path.exists(os.path.join(REPOSITORY, "setup.py")), "needs a checkout, not an installed plugin")
@@ -74,7 +76,7 @@ class TestArchives(FolderTest):
         self.call("-m", "pip", "wheel", "-q", "--no-deps", "-w", "engine_wheel", engine)
         self.assertEqual(listing(engine), before)
         with zipfile.ZipFile(glob.glob("engine_wheel/*.whl")[0]) as archive:
-            return "siamese2d_engine/cli/main.py" in archive.namelist()
+            return {"siamese2d_engine/cli/main.py", WEIGHTS} <= set(archive.namelist())
 
 
 def listing(folder):

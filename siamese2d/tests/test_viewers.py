@@ -28,7 +28,7 @@ from pyworkflow.viewer import MessageView
 import siamese2d.protocols as protocols
 import siamese2d.viewers as viewers
 import siamese2d.wizards as wizards
-from siamese2d.objects import PickerModel
+from siamese2d.objects import EmbeddingModel, PickerModel
 from siamese2d.star import writeTables
 from siamese2d.viewers import run_files
 from siamese2d.viewers.browser import Browser
@@ -411,13 +411,14 @@ class TestViewers(pwtests.BaseTest):
             self.assertEqual([name.replace("Prot", "") + "Viewer"], [viewer.__name__ for viewer in found])
         for kind, parameter in ((protocols.Siamese2DProtExtract, "boxSize"),
                                 (protocols.Siamese2DProtTrainPicker, "diameter"),
-                                (protocols.Siamese2DProtClassify, "maskDiameter")):
+                                (protocols.Siamese2DProtClassify, "maskDiameter"),
+                                (protocols.Siamese2DProtSelectClasses, "classNumbers")):
             self.assertIn(parameter, Domain.findWizards(kind(), "tkinter"))
             self.assertTrue(kind().hasAttribute(parameter))
 
     def test_every_button_of_a_run_that_has_not_begun_says_so(self):
         stages = [getattr(viewers, name) for name in viewers.__all__ if issubclass(getattr(viewers, name), StageViewer)]
-        self.assertEqual(7, len(stages))
+        self.assertEqual(8, len(stages))
         for viewer_class in stages:
             viewer = self.open(viewer_class, self.protocol(viewer_class._targets[0]))
             for button in viewer.PLOTS:
@@ -603,7 +604,7 @@ class TestViewers(pwtests.BaseTest):
                       for k, inertia, silhouette in ((2, 9, 0.2), (4, 5, 0.4), (8, 4, 0.3))]})
         np.save(protocol.getStagePath("embeddings.npy"), self.generator.normal(size=(20, 5)))
         writeTables(protocol.getInputPath("particles.star"), {"particles": [
-            {"rlnImageName": f"{n}@a.mrcs", "rlnDefocusU": 10000.0 + n} for n in range(20)]})
+            {"rlnImageName": f"{n + 1}@a.mrcs", "rlnDefocusU": 10000.0 + n} for n in range(20)]})
         viewer = self.open(viewers.Siamese2DTrainEmbeddingViewer, protocol)
         losses = self.figure(viewer, "showTraining").axes[0]
         self.assertEqual([[3, 2, 1], [3.5, 2.5, 2.6]], [list(line.get_ydata()) for line in losses.lines[:2]])
@@ -616,11 +617,52 @@ class TestViewers(pwtests.BaseTest):
         viewer.colorBy.set(1)
         np.testing.assert_allclose(1 + np.arange(20) * 1e-4,
                                    self.figure(viewer, "showMap").axes[0].collections[0].get_array())
-        viewer.colorBy.set(2)
-        self.assertIn("no class to colour", self.message(viewer, "showMap"))
+        for color, said in ((2, "no class to colour"), (3, "No classification in this project has used")):
+            viewer.colorBy.set(color)
+            self.assertIn(said, self.message(viewer, "showMap"))
+        viewer.colorBy.set(5)
+        legend = self.figure(viewer, "showMap").axes[0].get_legend()
+        self.assertEqual(("stack", ["a"]), (legend.get_title().get_text(),
+                                            [text.get_text() for text in legend.get_texts()]))
         np.save(protocol.getStagePath("embeddings.npy"), np.zeros((19, 5)))
         viewer.colorBy.set(1)
         self.assertIn("20 particles, but there are 19 embeddings", self.message(viewer, "showMap"))
+
+    def test_embedding_coloured_by_the_classes_that_used_it(self):
+        trained = self.protocol(protocols.Siamese2DProtTrainEmbedding)
+        trained._defineOutputs(outputEmbedding=EmbeddingModel(filename="e.safetensors", pixelSize=PIXEL_SIZE))
+        np.save(trained.getStagePath("embeddings.npy"), self.generator.normal(size=(6, 3)))
+        writeTables(trained.getInputPath("particles.star"), {"particles": [
+            {"rlnImageName": f"{n}@a.mrcs", "siamese2dItemId": 10 + n, "rlnMicrographName": f"mic{n // 4}"}
+            for n in range(6)]})
+        self.writeJson(trained.getStagePath("training.json"), {
+            "map": {"rows": [5, 0, 2], "x": [1.0, 2.0, 3.0], "y": [4.0, 5.0, 6.0], "explained": 0.9}})
+        classified = self.protocol(protocols.Siamese2DProtClassify, inputEmbedding=(trained, "outputEmbedding"))
+        writeTables(classified.getStagePath("particles.star"), {"particles": [
+            {"siamese2dItemId": 15 - n, "rlnClassNumber": number, "rlnMaxValueProbDistribution": 0.1 * n}
+            for n, number in enumerate((7, 7, 0, 4, 7))]})
+        self.proj.getRuns()
+        viewer = self.open(viewers.Siamese2DTrainEmbeddingViewer, trained, colorBy=3)
+        # Items 15, 14, 13, 12, 11 are in the table, 13 is in no class, 10 is not in it: two grey dots.
+        axes = self.figure(viewer, "showMap").axes[0]
+        grey, coloured = axes.collections[:2]
+        self.assertEqual((2, 4), (len(grey.get_offsets()), len(coloured.get_offsets())))
+        self.assertEqual(["7", "4"], [text.get_text() for text in axes.get_legend().get_texts()])
+        first, third = coloured.get_facecolors()[[0, 1]]
+        self.assertFalse(np.allclose(first, third))
+        self.assertIn("grey: no class (2)", texts(axes.figure))
+        viewer.colorBy.set(4)
+        np.testing.assert_allclose([0.4, 0.3, 0.2, 0.1, 0.0],
+                                   self.figure(viewer, "showMap").axes[0].collections[1].get_array(), atol=1e-6)
+        viewer.colorBy.set(5)
+        axes = self.figure(viewer, "showMap").axes[0]
+        self.assertEqual(["mic0", "mic1"], [text.get_text() for text in axes.get_legend().get_texts()])
+        viewer.layout.set(1)
+        axes = self.figure(viewer, "showMap").axes[0]
+        self.assertEqual([[1, 4], [2, 5], [3, 6]], axes.collections[0].get_offsets().tolist())
+        self.assertIn("t-SNE 1 (of 90% of the variance)", texts(axes.figure))
+        self.writeJson(trained.getStagePath("training.json"), {})
+        self.assertIn("made no t-SNE map", self.message(viewer, "showMap"))
 
     # --------------------------- classes -----------------------------------------------
     def classified(self):
@@ -673,6 +715,13 @@ class TestViewers(pwtests.BaseTest):
         os.remove(protocol.getStagePath("a stack.mrcs"))
         viewer.classNumber.set(1)
         self.assertIn("a stack.mrcs is missing", self.message(viewer, "showMembers"))
+
+    def test_assign_without_new_averages_has_no_curves(self):
+        protocol = self.protocol(protocols.Siamese2DProtAssign)
+        viewer = self.open(viewers.Siamese2DAssignViewer, protocol)
+        self.assertNotIn("showConvergence", viewer.PLOTS)
+        self.writeJson(protocol.getStagePath("classification.json"), {"frc_threshold": 0.5, "frc": []})
+        self.assertIn("averages are those of the given classes", self.message(viewer, "showFrc"))
 
     def test_classify_missing_averages(self):
         protocol = self.classified()

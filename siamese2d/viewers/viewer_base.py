@@ -34,7 +34,9 @@ class StageViewer(EmProtocolViewer):
 
     def _views(self, name):
         try:
-            return [getattr(self, f"_{name}")()]
+            view = getattr(self, f"_{name}")()
+            # None: the user was asked something, and thought better of it.
+            return [view] if view is not None else []
         except RunFileError as problem:
             return [self.infoMessage(str(problem), self.PLOTS[name][0])]
 

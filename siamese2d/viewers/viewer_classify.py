@@ -4,15 +4,18 @@ import math
 
 from pyworkflow.protocol.params import IntParam
 
-from siamese2d.protocols import Siamese2DProtClassify
+from siamese2d.gallery.class_list import SetFileError
+from siamese2d.protocols import Siamese2DProtAssign, Siamese2DProtClassify
 from siamese2d.viewers.browser import Browser
-from siamese2d.viewers.class_files import (PARTICLES, count_unassigned, members_of, pixel_size_of, read_classes,
-                                           read_particle_classes)
+from siamese2d.viewers.class_files import (CLASSES, PARTICLES, count_unassigned, members_of, pixel_size_of,
+                                           read_classes, read_particle_classes)
 from siamese2d.viewers.plots.class_averages import by_size, plot_class_averages
 from siamese2d.viewers.plots.convergence import plot_convergence
 from siamese2d.viewers.plots.frc import plot_frc
 from siamese2d.viewers.plots.particle_gallery import plot_particle_gallery
+from siamese2d.viewers.run_files import RunFileError
 from siamese2d.viewers.viewer_base import StageViewer, figure_of
+from siamese2d.viewers.viewer_gallery import GalleryView, ask_and_compare, open_report, write_class_report
 
 HISTORY = {
     "changed": "Share of the particles that changed class",
@@ -30,6 +33,10 @@ class Siamese2DClassifyViewer(StageViewer):
     _label = "results of classify 2D"
     _targets = [Siamese2DProtClassify]
     PLOTS = {
+        "showGallery": (
+            "Class gallery",
+            "All averages in a window: sort them, select the good ones by clicking or by thresholds, look at the "
+            "members of each, and keep the selected ones as a subset."),
         "showAverages": (
             "Class averages",
             "The largest class first, with the number of its particles, its share and its resolution."),
@@ -41,6 +48,15 @@ class Siamese2DClassifyViewer(StageViewer):
             "Fourier ring correlation",
             "Agreement between averages of two halves of each class; the resolution is read where it falls below "
             "the dotted line."),
+        "showReport": (
+            "Report as HTML",
+            "One file with averages, sizes, curves, parameters, versions and citations, to keep or to mail. It is put "
+            "into the project's folder Reports and opened in the browser."),
+        "showAgreement": (
+            "Agreement with other classes",
+            "Compares with another 2D classification of the same particles in this project, e.g. of another program or "
+            "with other parameters: adjusted Rand index, common particles of all pairs of classes, and matched classes "
+            "side by side."),
         "showConvergence": (
             "Convergence",
             "Few particles still change their class at the end of a run that was long enough."),
@@ -50,6 +66,27 @@ class Siamese2DClassifyViewer(StageViewer):
         form.addParam("classNumber", IntParam, default=-1, label="Class",
                       help="Number in the corner of its average. Its members are shown, and its curve is coloured. -1 "
                            "is the largest class.")
+
+    def _showGallery(self):
+        try:
+            return GalleryView(self, self._classes())
+        except SetFileError as problem:
+            raise RunFileError(str(problem)) from problem
+
+    def _showReport(self):
+        try:
+            path = write_class_report(self.getProject(), self._classes())
+        except SetFileError as problem:
+            raise RunFileError(str(problem)) from problem
+        return self.infoMessage(open_report(path), "Report")
+
+    def _showAgreement(self):
+        view = ask_and_compare(self.getProject(), self._classes(), self.getTkRoot())
+        if view == "":
+            return None
+        if isinstance(view, str):
+            raise RunFileError(view)
+        return view
 
     def _showAverages(self):
         classes = read_classes(self.folder)
@@ -95,11 +132,34 @@ class Siamese2DClassifyViewer(StageViewer):
                    for record in self.folder.read_json("classification.json").get("history") or []]
         return self.plot("convergence", lambda figure: plot_convergence(history, HISTORY, figure))
 
+    def _classes(self):
+        classes = getattr(self.protocol, "outputClasses", None)
+        if classes is None:
+            # Says whether the run failed, is under way or has not begun.
+            self.folder.read_table(CLASSES)
+            raise RunFileError("The classes are not in the project yet: look again when the run has finished.")
+        return classes
+
     def _chosenClass(self):
         if self.classNumber.get() > 0:
             return self.classNumber.get()
         classes = read_classes(self.folder)
         return int(classes.numbers[by_size(classes.sizes)[0]])
+
+
+class Siamese2DAssignViewer(Siamese2DClassifyViewer):
+    """The classes that particles were assigned to, and their members."""
+
+    _label = "results of assign to 2D classes"
+    _targets = [Siamese2DProtAssign]
+    # Nothing converges here: the classes are given.
+    PLOTS = {name: plot for name, plot in Siamese2DClassifyViewer.PLOTS.items() if name != "showConvergence"}
+
+    def _showFrc(self):
+        if not self.folder.read_json("classification.json").get("frc"):
+            raise RunFileError("The averages are those of the given classes. To measure the resolution of averages of "
+                               "the assigned particles, run the protocol with *New averages?* set to Yes.")
+        return super()._showFrc()
 
 
 def _percent(confidence):

@@ -1,15 +1,27 @@
 """Viewer of the training of an embedding."""
 
+import os
+
 from pyworkflow.protocol.params import EnumParam
 
-from siamese2d.protocols import Siamese2DProtTrainEmbedding
+from siamese2d.protocols import Siamese2DProtClassify, Siamese2DProtTrainEmbedding
+from siamese2d.viewers.class_files import PARTICLES
+from siamese2d.viewers.embedding_colors import category_colors, classified_colors, column_colors, micrograph_colors
 from siamese2d.viewers.plots.embedding import plot_cluster_count, plot_embedding_map, plot_embedding_training
-from siamese2d.viewers.run_files import RunFileError, read_table
+from siamese2d.viewers.run_files import RunFileError, RunFolder, read_table
 from siamese2d.viewers.viewer_base import StageViewer
 
-NOTHING, DEFOCUS, CLASS = range(3)
-# Column of the input, what to call it, and what to multiply it by.
-COLUMNS = {DEFOCUS: ("rlnDefocusU", "defocus (µm)", 1e-4), CLASS: ("rlnClassNumber", "class", 1)}
+# What can colour the map, in the order of the form.
+COLORS = {
+    "nothing": None,
+    "defocus": column_colors("rlnDefocusU", "defocus (µm)", 1e-4),
+    "class in the input": category_colors("rlnClassNumber", "class"),
+    "class": classified_colors("rlnClassNumber", "class", True),
+    "confidence of the class": classified_colors("rlnMaxValueProbDistribution", "confidence", False),
+    "micrograph": micrograph_colors,
+}
+# Number of the first choice of axes; the other is t-SNE.
+COMPONENTS = 0
 
 
 class Siamese2DTrainEmbeddingViewer(StageViewer):
@@ -33,8 +45,13 @@ class Siamese2DTrainEmbeddingViewer(StageViewer):
     }
 
     def _defineChoices(self, form):
-        form.addParam("colorBy", EnumParam, choices=["nothing", "defocus", "class in the input"], default=NOTHING,
-                      label="Colour of the map", help="What colours the dots.")
+        form.addParam("colorBy", EnumParam, choices=list(COLORS), default=0, label="Colour of the map",
+                      help="What colours the dots. *class* and *confidence of the class* are those of the last "
+                           "classification that used this embedding; particles that it does not have are grey.")
+        form.addParam("layout", EnumParam, choices=["principal components", "t-SNE"], default=COMPONENTS,
+                      label="Axes of the map",
+                      help="Principal components keep distances; t-SNE keeps neighbours and draws groups apart, but "
+                           "the distances between them mean little.")
 
     def _showTraining(self):
         training = self.folder.read_json("training.json")
@@ -47,19 +64,34 @@ class Siamese2DTrainEmbeddingViewer(StageViewer):
 
     def _showMap(self):
         embeddings = self.folder.read_array("embeddings.npy")
-        values, name = self._colors(len(embeddings))
-        return self.plot("map", lambda figure: plot_embedding_map(embeddings, values, name, figure))
+        colors, layout = self._colors(len(embeddings)), self._layout()
+        return self.plot("map", lambda figure: plot_embedding_map(
+            embeddings, *((None, "", None) if colors is None else (colors.values, colors.label, colors.names)),
+            layout, figure))
+
+    def _layout(self):
+        if self.layout.get() == COMPONENTS:
+            return None
+        found = self.folder.read_json("training.json").get("map")
+        if not found:
+            raise RunFileError("This run made no t-SNE map. Choose the principal components as axes.")
+        return found
 
     def _colors(self, count):
-        choice = self.colorBy.get()
-        if choice == NOTHING:
-            return None, ""
+        color = list(COLORS.values())[self.colorBy.get()]
+        if color is None:
+            return None
         path = self.protocol.getInputPath("particles.star")
-        table = read_table(path, "particles")
-        name, label, scale = COLUMNS[choice]
-        if name not in table:
-            raise RunFileError(f"The input particles have no {label.split(' ')[0]} to colour the map with.")
-        if len(table[name]) != count:
-            raise RunFileError(f"{path} has {len(table[name]):,} particles, but there are {count:,} embeddings. Run "
+        found = color(read_table(path, "particles"), self._classification())
+        if len(found.values) != count:
+            raise RunFileError(f"{path} has {len(found.values):,} particles, but there are {count:,} embeddings. Run "
                                "the protocol again.")
-        return table[name] * scale, label
+        return found
+
+    def _classification(self):
+        """Folder of the last classification in the project that used this embedding, None where there is none."""
+        folders = [RunFolder(run.getStagePath()) for run in self.getProject().getRuns(refresh=False)
+                   if isinstance(run, Siamese2DProtClassify) and run.inputEmbedding.get() is not None
+                   and run.inputEmbedding.get().getObjParentId() == self.protocol.getObjId()]
+        finished = [folder for folder in folders if os.path.exists(folder.file(PARTICLES))]
+        return finished[-1] if finished else None

@@ -3,12 +3,15 @@
 import math
 
 import numpy as np
+from matplotlib import colormaps
 from matplotlib.figure import Figure
 
 from .curves import count_axis, draw_series, mark_point, mark_x, note
-from .style import BLUE, GREEN, MUTED, ORANGE, SCORES, prepare, say, style
+from .style import BARS, BLUE, GREEN, MUTED, ORANGE, SCORES, prepare, say, style
 
 MAX_POINTS = 20_000
+# Categories that a legend names.
+NAMED = 20
 
 
 def plot_embedding_training(epochs: list[dict], best_epoch: int | None = None, figure: Figure | None = None) -> Figure:
@@ -124,17 +127,23 @@ def principal_plane(embeddings: np.ndarray, seed: int = 0) -> tuple[np.ndarray, 
 
 
 def plot_embedding_map(embeddings: np.ndarray, values: np.ndarray | None = None, value_name: str = "",
+                       names: list[str] | None = None, layout: dict | None = None,
                        figure: Figure | None = None) -> Figure:
-    """Map of the embeddings: their first two principal components, one dot for each particle.
+    """Map of the embeddings, one dot for each particle.
 
     Parameters
     ----------
     embeddings : ndarray, `(n, d)`
         One row for each particle.
     values : ndarray, `(n,)`, optional
-        A number of each particle, such as its defocus, that colours the dots.
+        A number of each particle, such as its defocus, that colours the dots; grey where it is NaN.
     value_name : str
         Name and unit of the values.
+    names : list of str, optional
+        Names of categories, the largest first; the values are then their numbers, from 0.
+    layout : dict, optional
+        Places made before: ``rows`` of the particles, ``x``, ``y``, and ``explained``, the share of the variance that
+        they were made from. The first two principal components when not given.
     figure : Figure, optional
         Figure to draw into.
 
@@ -142,7 +151,13 @@ def plot_embedding_map(embeddings: np.ndarray, values: np.ndarray | None = None,
     -------
     Figure
     """
-    points, shares, rows = principal_plane(embeddings)
+    if layout is None:
+        points, shares, rows = principal_plane(embeddings)
+        axis_names = (f"principal component 1 ({shares[0]:.0%} of the variance)",
+                      f"principal component 2 ({shares[1]:.0%})")
+    else:
+        points, rows = np.column_stack([layout["x"], layout["y"]]), np.asarray(layout["rows"], dtype=int)
+        axis_names = (f"t-SNE 1 (of {layout['explained']:.0%} of the variance)", "t-SNE 2")
     with style():
         figure = prepare(figure, 8.0, 6.6)
         axes = figure.subplots()
@@ -151,13 +166,35 @@ def plot_embedding_map(embeddings: np.ndarray, values: np.ndarray | None = None,
             say(axes, "There are no finite embeddings.")
             return figure
         size = float(np.clip(20_000 / len(points), 3, 16))
-        dots = axes.scatter(*points.T, s=size, linewidths=0, alpha=0.6, rasterized=True,
-                            **({"color": BLUE} if values is None else {"c": np.asarray(values)[rows], "cmap": SCORES}))
-        if values is not None:
-            figure.colorbar(dots, ax=axes, label=value_name, fraction=0.04, pad=0.02).solids.set_alpha(1)
-        axes.set(xlabel=f"principal component 1 ({shares[0]:.0%} of the variance)",
-                 ylabel=f"principal component 2 ({shares[1]:.0%})")
+        chosen = None if values is None else np.asarray(values, dtype=float)[rows]
+        _draw_dots(axes, points, chosen, value_name, names, size)
+        axes.set(xlabel=axis_names[0], ylabel=axis_names[1])
         axes.set_aspect("equal", adjustable="datalim")
         shown = f"{len(points):,} of {len(embeddings):,}" if len(points) < len(embeddings) else f"{len(points):,}"
-        note(axes, f"{shown} particles, {embeddings.shape[1]} dimensions")
+        unknown = 0 if chosen is None else int(np.isnan(chosen).sum())
+        grey = f"; grey: no {value_name.split(' ')[0]} ({unknown:,})" if unknown else ""
+        note(axes, f"{shown} particles, {embeddings.shape[1]} dimensions{grey}")
     return figure
+
+
+def _draw_dots(axes, points: np.ndarray, values: np.ndarray | None, label: str, names: list[str] | None,
+               size: float) -> None:
+    common = {"s": size, "linewidths": 0, "rasterized": True}
+    if values is None:
+        axes.scatter(*points.T, color=BLUE, alpha=0.6, **common)
+        return
+    known = np.isfinite(values)
+    if not known.all():
+        axes.scatter(*points[~known].T, color=BARS, alpha=0.6, **common)
+    if names is None:
+        dots = axes.scatter(*points[known].T, c=values[known], cmap=SCORES, alpha=0.6, **common)
+        axes.figure.colorbar(dots, ax=axes, label=label, fraction=0.04, pad=0.02).solids.set_alpha(1)
+        return
+    # The first categories have colours of their own, the others share what is left.
+    palette = colormaps["tab20"].colors
+    colors = np.array([palette[int(number) % len(palette)] for number in values[known]]).reshape(-1, 3)
+    axes.scatter(*points[known].T, c=colors, alpha=0.75, **common)
+    for number, name in enumerate(names[:NAMED]):
+        axes.scatter([], [], color=palette[number], s=28, label=name)
+    more = f", {len(names) - NAMED:,} more" if len(names) > NAMED else ""
+    axes.legend(title=f"{label}{more}", loc="upper left", bbox_to_anchor=(1.01, 1), borderaxespad=0)

@@ -5,6 +5,7 @@ import math
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from matplotlib.text import Text
 
 from .style import INK, MUTED, contrast_limits, prepare
@@ -89,6 +90,13 @@ class ImageSheet:
         text = f"{length / 10:g} nm" if length >= 1000 else f"{length:g} Å"
         self._write(right - inches / 2, low - 0.06, text, color="white", ha="center", va="bottom", fontsize=7.5,
                     bbox=LABEL_BOX)
+
+    def add_frame(self, position: int, count: int) -> None:
+        """A thin frame around tiles of one row that belong together, and their captions."""
+        left, top = self._corner(position)
+        width, height = count * self._step[0], self._step[1]
+        self.axes.add_patch(Rectangle((left - GAP / 2, top - GAP / 2), width, height - GAP / 4, fill=False,
+                                      edgecolor=MUTED, linewidth=0.8))
 
     def finish(self) -> Figure:
         """The figure, with the sheet's limits as they were before images were drawn on it."""

@@ -1,0 +1,1 @@
+"""A classification as one HTML file that needs nothing else."""
