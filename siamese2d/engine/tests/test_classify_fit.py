@@ -5,7 +5,6 @@ import pytest
 import torch
 
 from siamese2d_engine.classify import fit
-from siamese2d_engine.classify.assignment import _coarsest_stride, sufficient_harmonics
 from siamese2d_engine.classify.given_classes import resampled
 from siamese2d_engine.classify.inputs import circular_mask
 from siamese2d_engine.classify.passes import aligned_harmonics
@@ -41,26 +40,6 @@ def test_fourier_crop_keeps_what_it_can_show(old):
     centres = (np.arange(20) - 10) * old / 20
     wanted = np.exp(-((centres[None] - 3) ** 2 + (centres[:, None] + 2) ** 2) / 18)
     np.testing.assert_allclose(small.numpy(), wanted * (old / 20) ** 2, atol=3e-2)
-
-
-def test_harmonics_that_suffice():
-    orders = torch.tensor([0, 2, 4, 1, 3])
-    averages = torch.zeros(5, 1, 1, dtype=torch.complex64)
-    averages[0], averages[1], averages[3] = 1, 1j, 2
-    # Powers 1, 8, 2 at m = 0, 1, 2, all orders but 0 counted for m and -m.
-    weights = torch.ones(1)
-    assert sufficient_harmonics(averages, orders, weights, 0.19) == 2
-    assert sufficient_harmonics(averages, orders, weights, 0.17) == 3
-    assert sufficient_harmonics(averages, orders, weights, 0.0) == 3
-
-
-@pytest.mark.parametrize("half_angles, present, wanted", [(56, 33, 13), (56, 33, 24), (24, 20, 20), (56, 12, 2)])
-def test_coarser_angles_do_not_mix_harmonics(half_angles, present, wanted):
-    """On a full circle of M samples, order m is taken for m - M."""
-    stride = _coarsest_stride(half_angles, present, wanted)
-    samples = 2 * half_angles // stride
-    if stride > 1:
-        assert all(abs(m - samples) >= wanted for m in range(present))
 
 
 def test_noise_is_told_from_weak_particles():

@@ -20,6 +20,7 @@ from siamese2d_engine.classify.prepare import resolution
 from siamese2d_engine.classify.schedule import SHIFT_CYCLES, WIDE_CYCLES
 from siamese2d_engine.classify.search import (Poses, References, best_over_rotations, rotation_profile,
                                               shift_before_rotation)
+from siamese2d_engine.classify.truncation import power_by_order, sufficient_harmonics, truncated
 
 # Rings of the coarse comparison.
 COARSE_RINGS = 10
@@ -145,32 +146,6 @@ def harmonics_of(samples: Tensor, at: Resolution, images: PolarImages, device: t
     return harmonics.join(*harmonics.analyse(at.of(samples).to(device))).permute(0, 2, 1)
 
 
-def sufficient_harmonics(averages: Tensor, orders: Tensor, weights: Tensor, neglected: float) -> int:
-    """The fewest harmonics, m = 0 .. count - 1, outside of which averages have little of their weighted power.
-
-    Parameters
-    ----------
-    averages
-        ``(count, rings, K)``.
-    orders
-        Of the harmonics, ``(count,)``.
-    weights
-        Of the rings.
-    neglected
-        The part of the power that may lie outside.
-    """
-    power = torch.zeros(len(orders), device=averages.device)
-    power[orders] = ((averages.abs() ** 2).sum(2) * weights).sum(1) * torch.where(orders == 0, 1.0, 2.0)
-    inside = power.cumsum(0) / power.sum().clamp_min(1e-30)
-    # One is too few for even and odd ones.
-    return min(len(orders), max(2, int((inside < 1 - neglected).sum()) + 1))
-
-
-def _coarsest_stride(half_angles: int, present: int, wanted: int) -> int:
-    """The largest step of angles at which none of the `present` harmonics is taken for one of the first `wanted`."""
-    return max(s for s in (1, 2, 4) if half_angles % s == 0 and 2 * half_angles // s - wanted >= present or s == 1)
-
-
 class _Comparison:
     """What all chunks of images share."""
 
@@ -183,8 +158,9 @@ class _Comparison:
         at = resolution(images, COARSE_RINGS)
         averages = harmonics_of(assigner.samples, at, images, self.device) * factors[:at.rings]
         orders = at.harmonics(grid, self.device).orders
-        count = sufficient_harmonics(averages, orders, weights[:at.rings], NEGLECTED_POWER)
-        self.coarse = Resolution(at.rings, _coarsest_stride(grid.half_angles, at.count, count), count)
+        power = power_by_order(averages, orders, weights[:at.rings])
+        count = sufficient_harmonics(power, NEGLECTED_POWER * float(power.sum()))
+        self.coarse = truncated(at, grid.half_angles, count)
         self.coarse_harmonics = self.coarse.harmonics(grid, self.device)
         self.shifts = shift_grid(assigner.reach, WIDE_CYCLES / (grid.step * at.rings))
         self.coarse_references = References(

@@ -14,6 +14,7 @@ from siamese2d_engine.classify.prepare import resolution
 from siamese2d_engine.classify.schedule import SHIFT_CYCLES, WIDE_CYCLES, Search, Step
 from siamese2d_engine.classify.search import Poses
 from siamese2d_engine.classify.split import divide_classes, divisions, replace_classes, unfold_classes
+from siamese2d_engine.classify.truncation import power_by_order, sufficient_harmonics, truncated
 from siamese2d_engine.devices import seeded_generator
 
 # Numbers in the largest temporary array: fits a processor's cache, or keeps a GPU busy.
@@ -29,6 +30,8 @@ CANDIDATE_SOFTNESS = 4.0
 SURE = 0.9
 # Strength of the balance of class sizes, as a fraction of the mean log-likelihood: what tells classes apart grows with it.
 BALANCE = 0.08
+# Log-likelihood that an image may lose with the harmonics that a comparison leaves out.
+NEGLECTED = 0.01
 # Radius of the search around the present shift, in steps.
 NEAR = 1.0
 # Poses kept for each image.
@@ -142,14 +145,15 @@ class Classifier:
         # More rings need no closer shifts to find the right place.
         cycles, rings = (WIDE_CYCLES, step.rings) if wide else (SHIFT_CYCLES, at.rings)
         unit = cycles / (self.images.grid.step * rings) / step.fineness
+        search, averages = self._truncated(state)
         settings = PassSettings(
-            search=at, sum=self._resolution(following, state.history),
+            search=search, sum=self._resolution(following, state.history),
             shifts=shift_grid(self.reach if wide else NEAR * unit, unit),
             best=BEST, mirror=step.mirror, elements=self.elements,
         )
         n = len(self.images)
         centres = torch.zeros(n, 2) if wide else state.poses.shifts[:, 0]
-        references = Averages(state.averages, state.denominators, state.spectra.noise, state.offsets)
+        references = Averages(averages, state.denominators, state.spectra.noise, state.offsets)
         # Candidates are those of whole classes: an image that went astray would not find out of its class.
         candidates = self._candidates(state, 0 if wide else step.candidates)
         found = align(self.images, centres, state.poses, references, candidates, settings)
@@ -169,6 +173,16 @@ class Classifier:
         scores = state.scores if step.candidates == 1 else found.scores
         return State(state.step + 1, found.poses, averages, denominators, settings.sum, spectra, offsets, scores,
                      [*state.history, record])
+
+    def _truncated(self, state: State) -> tuple[Resolution, Tensor]:
+        """The averages with the harmonics that matter, and the resolution of a search with these."""
+        at, half_angles = state.at, self.images.grid.half_angles
+        weights = self.images.ctf2[:, :at.rings].mean(0) * self.images.pixels[:at.rings]
+        orders = at.harmonics(self.images.grid, self.device).orders
+        power = power_by_order(state.averages, orders, weights.to(self.device) / state.spectra.noise)
+        # Half of its power is what an average explains of an image.
+        count = sufficient_harmonics(power, 2 * NEGLECTED * state.classes)
+        return truncated(at, half_angles, count), state.averages[orders < count]
 
     def _resolution(self, step: Step, history: list[dict]) -> Resolution:
         """Of a pass, by the passes up to the last but one before it: the last one sums what is then compared with."""
