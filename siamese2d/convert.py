@@ -436,7 +436,8 @@ def readClasses(folder, classes):
         particle.setClassId(int(row[CLASS]))
         particle.setTransform(rowToTransform(row, pixelSize))
         setattr(particle, ATTR_CONFIDENCE, pwobj.Float(float(row["rlnMaxValueProbDistribution"])))
-        setattr(particle, ATTR_FIT, pwobj.Float(_finite(row["siamese2dFit"])))
+        if "siamese2dFit" in row:
+            setattr(particle, ATTR_FIT, pwobj.Float(_finite(row["siamese2dFit"])))
 
     def updateClass(cls):
         cls.setAlignment2D()

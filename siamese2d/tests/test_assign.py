@@ -59,8 +59,7 @@ class TestAssign(ChainTest, SetAssertions):
         particles = self.stage("extract").outputParticles
         self.assertSet(protocol.outputClasses, pixelSize=None)
         found = self.classOf("assign")
-        apart = protocol.getAttributeValue("outputSetApart", None)
-        apart = [] if apart is None else [particle.clone() for particle in protocol.outputSetApart]
+        apart = [particle.clone() for particle in getattr(protocol, "outputSetApart", ())]
         self.assertEqual(set(found) | {particle.getObjId() for particle in apart},
                          {particle.getObjId() for particle in particles})
         self.assertTrue(all(getattr(particle, ATTR_REASON).get() for particle in apart))
