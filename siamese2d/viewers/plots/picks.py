@@ -135,9 +135,3 @@ class PicksPlot:
         axes.legend(handles=handles, loc="lower left", borderaxespad=0)
         return (axes.text(0, 1, "", transform=axes.transAxes, va="top", fontsize=30, fontweight="bold", color=BLUE),
                 axes.text(0, 0.76, "", transform=axes.transAxes, va="top", linespacing=1.5))
-
-
-def plot_picks(image: np.ndarray | str, name: str, coordinates: np.ndarray, scores: np.ndarray,
-               all_scores: np.ndarray, diameter: float, threshold: float, figure: Figure | None = None) -> Figure:
-    """The figure of :class:`PicksPlot`."""
-    return PicksPlot(image, name, coordinates, scores, all_scores, diameter, threshold, figure).figure

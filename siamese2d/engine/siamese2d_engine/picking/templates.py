@@ -7,12 +7,9 @@ import numpy as np
 from scipy import fft, ndimage
 
 from siamese2d_engine.errors import InputError
-from siamese2d_engine.io.images import MRC_ENDINGS, MrcLayout
-from siamese2d_engine.io.micrographs import resolve
-from siamese2d_engine.io.star import read_star
+from siamese2d_engine.io.references import read_references
 from siamese2d_engine.picking.inputs import resample
 
-REFERENCE = "rlnReferenceImage"
 # Turning by this moves the rim of a particle of 20 pixels by less than 2.
 ANGLES = 36
 # Radius of the compared disc in diameters: the particle and its first fringe.
@@ -22,7 +19,7 @@ TILE = 512
 
 
 def read_templates(path: Path, pixel_size: float | None = None) -> tuple[np.ndarray, float]:
-    """Read templates, bright on dark, from an MRC stack or a STAR file with the column ``rlnReferenceImage``.
+    """Read templates, bright on dark, from a stack or a STAR file of class averages.
 
     Returns
     -------
@@ -36,11 +33,11 @@ def read_templates(path: Path, pixel_size: float | None = None) -> tuple[np.ndar
     InputError
         If there is no such file, no template in it, or the pixel size is not known.
     """
-    images, header = _read_stack(path) if path.suffix.lower() in MRC_ENDINGS else _read_references(path)
-    images = images[[image.std() > 0 for image in images]]
+    found = read_references(path)
+    images = found.images[[image.std() > 0 for image in found.images]]
     if not len(images):
         raise InputError(f"{path}: all templates are empty. Give averages of classes that have members.")
-    size = pixel_size or header
+    size = pixel_size or found.pixel_size
     if not size:
         raise InputError(f"{path}: the pixel size of the templates is not known. Pass --template-pixel-size in "
                          "angstroms.")
@@ -143,22 +140,3 @@ def _tiles(shape: tuple[int, int], tile: int) -> Iterator[tuple[slice, slice]]:
     for top in range(0, shape[0], tile):
         for left in range(0, shape[1], tile):
             yield slice(top, min(top + tile, shape[0])), slice(left, min(left + tile, shape[1]))
-
-
-def _read_stack(path: Path) -> tuple[np.ndarray, float | None]:
-    if not path.exists():
-        raise InputError(f"{path}: the file does not exist. Check the path; it is taken relative to {Path.cwd()}.")
-    layout = MrcLayout.of(path)
-    return np.array(layout.map(path), dtype=np.float32), layout.pixel_size
-
-
-def _read_references(path: Path) -> tuple[np.ndarray, float | None]:
-    table = next((block for block in read_star(path).values() if REFERENCE in block), None)
-    if table is None or table.empty:
-        raise InputError(f"{path}: no column {REFERENCE} with images. Give classes.star of classify, or an MRC stack.")
-    places = [str(name).partition("@")[::2] for name in table[REFERENCE]]
-    stacks = {file: _read_stack(resolve(file, path)) for file in dict.fromkeys(file for _, file in places)}
-    for number, file in places:
-        if not number.isdigit() or not 1 <= int(number) <= len(stacks[file][0]):
-            raise InputError(f"{path}: {number}@{file} names no image of that stack. Write the file again.")
-    return np.stack([stacks[file][0][int(number) - 1] for number, file in places]), next(iter(stacks.values()))[1]
