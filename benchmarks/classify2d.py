@@ -102,6 +102,9 @@ def relion(star: Path, args: argparse.Namespace, folder: Path) -> np.ndarray:
     return np.array([by_name[name] for name in particles.table["rlnImageName"]])
 
 
+# Fine classes for each class.
+FINER = 5
+
 METHODS = {
     "ours": ours,
     "ours, all particles kept": lambda star, args, folder: ours(star, args, folder, set_apart=False),
@@ -116,6 +119,7 @@ METHODS = {
     "ours, no replacement": with_recipe(lambda recipe, args: replace(recipe, replacements=0)),
     "ours, no pruning": with_recipe(lambda recipe, args: replace(recipe, candidates=args.classes)),
     "ours, no balance": without_balance,
+    "ours, fine classes": lambda star, args, folder: ours(star, args, folder, fine_classes=FINER * args.classes),
     "k-means on pixels": pixels,
     "k-means on 50 PCA components": lambda star, args, folder: pixels(star, args, folder, 50),
     "RELION": relion,

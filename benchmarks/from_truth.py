@@ -15,7 +15,7 @@ import torch
 from siamese2d_engine.classify.engine import Classifier, State
 from siamese2d_engine.classify.inputs import DEFAULT_REACH, circular_mask
 from siamese2d_engine.classify.prepare import resolution, transform
-from siamese2d_engine.classify.schedule import Recipe, Search, Step, schedule
+from siamese2d_engine.classify.schedule import Recipe, Schedule, Search, Step, schedule
 from siamese2d_engine.classify.search import Poses
 from siamese2d_engine.evaluate.classes import angular_spread, majority_species
 from siamese2d_engine.io.particles import ctf_parameters, read_particles
@@ -45,7 +45,7 @@ def noise_free_poses(clean: np.ndarray, species: np.ndarray, numbers: list[int],
     for kind, classes in enumerate(numbers):
         index = np.flatnonzero(species == kind)
         images = to_polar(Images(clean[index]), None)
-        classifier = Classifier(images, schedule(classes, Recipe.last, True, Recipe()), 3.0, 0, DEVICE)
+        classifier = Classifier(images, schedule(classes, classes, Recipe.last, True, Recipe()), 3.0, 0, DEVICE)
         found = classifier.run(classifier.start(), lambda state: None).poses
         poses.put(torch.as_tensor(index), found.relabelled(found.classes[:, 0] + first))
         first += classes
@@ -87,7 +87,7 @@ def main() -> None:
     images = to_polar(particles.images, ctf_parameters(particles))
     classes = sum(args.classes)
     steps = [Step(classes, args.rings, args.rings, True, Search.ALL)] * args.passes
-    classifier = Classifier(images, steps, DEFAULT_REACH * particles.box, 0, DEVICE)
+    classifier = Classifier(images, Schedule(steps, [], []), DEFAULT_REACH * particles.box, 0, DEVICE)
     state = classifier._from_poses(0, poses, classes, resolution(images, args.rings), None, [])
     real = species < species.max() if args.junk else np.ones(len(species), bool)
     classifier.run(state, lambda done: report(done, truth["R"][:, 2], species, real))

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from typing import TYPE_CHECKING
 
+from siamese2d_engine import distributed
 from siamese2d_engine.errors import InputError
 
 if TYPE_CHECKING:
@@ -23,29 +25,47 @@ def available_devices() -> list[str]:
 def resolve_device(name: str) -> torch.device:
     """Turn ``cpu``, ``cuda`` or ``cuda:N`` into a device; never falls back to another one.
 
+    Of several processes each gets a GPU of its own: of ``cuda:0,2`` the first process gets the first one, of ``cuda`` the
+    one with its number.
+
     Raises
     ------
     InputError
-        If the name is none of these, or the GPU is not there.
+        If the name is none of these, the GPU is not there, or there is not one for each process.
     """
     import torch
 
-    wanted = "cuda:0" if name == "cuda" else name
+    wanted = _own_gpu(name) if name.startswith("cuda") else name
     present = available_devices()
     if wanted in present:
-        return torch.device(wanted)
+        device = torch.device(wanted)
+        if device.type == "cuda":
+            # What names no device, such as the exchange of gradients, goes to the present one.
+            torch.cuda.set_device(device)
+        return device
     if not wanted.startswith("cuda:"):
         raise InputError(f"--device {name}: not a device. Use one of: {', '.join(present)}.")
     raise InputError(
-        f"--device {name}: this GPU is not available to PyTorch {torch.__version__} here (available: "
+        f"--device {wanted}: this GPU is not available to PyTorch {torch.__version__} here (available: "
         f"{', '.join(present)}). Check nvidia-smi and CUDA_VISIBLE_DEVICES, install the CUDA build of PyTorch, "
         "or ask for --device cpu."
     )
 
 
+def _own_gpu(name: str) -> str:
+    """The GPU of this process, of a list for all processes."""
+    if name == "cuda":
+        return f"cuda:{distributed.rank()}"
+    numbers = re.split("[ ,]+", name.removeprefix("cuda:"))
+    if len(set(numbers)) != distributed.world() or len(numbers) != distributed.world():
+        raise InputError(f"--device {name}: {distributed.world()} process(es) need a GPU each. Name as many as there are "
+                         "processes, such as --device cuda:0,1 for torchrun --nproc_per_node 2.")
+    return f"cuda:{numbers[distributed.rank()]}"
+
+
 def available_threads() -> int:
-    """Number of processors that this process may use (respects taskset and containers)."""
-    return len(os.sched_getaffinity(0))
+    """Number of processors that this process may use (respects taskset and containers, shared with its like)."""
+    return max(1, len(os.sched_getaffinity(0)) // distributed.world())
 
 
 def set_threads(threads: int) -> None:

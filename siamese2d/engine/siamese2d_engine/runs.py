@@ -12,11 +12,14 @@ import time
 from datetime import datetime, timezone
 from pathlib import Path
 
-from siamese2d_engine import __version__
-from siamese2d_engine.errors import InputError
+from siamese2d_engine import __version__, distributed
+from siamese2d_engine.errors import InputError, explanation
 from siamese2d_engine.io.atomic import read_json, write_json
+from siamese2d_engine.progress import shown_in
 
 RECORD = "run.json"
+# Shows how far the run is while it goes on.
+PROGRESS = "progress.json"
 HASHED_ENDINGS = (".star", ".csv", ".tsv", ".txt", ".json", ".safetensors")
 
 
@@ -24,7 +27,8 @@ class Run:
     """One stage's run in its own folder, as a context manager.
 
     Entering creates the folder or finds an earlier run of the same stage with the same parameters and inputs in it, which
-    is then continued (`finished` is true when nothing is left to do). Leaving writes the record with the outcome.
+    is then continued (`finished` is true when nothing is left to do). Leaving writes the record with the outcome. Of several
+    processes only the main one does this.
 
     Parameters
     ----------
@@ -67,6 +71,17 @@ class Run:
         print(f"warning: {message}", flush=True)
 
     def __enter__(self) -> "Run":
+        if distributed.is_main():
+            self._begin()
+        try:
+            self.finished, self.results = distributed.from_main(lambda: (self.finished, self.results))
+        except BaseException as error:
+            # Another process has failed before it came here.
+            self.__exit__(type(error), error, None)
+            raise
+        return self
+
+    def _begin(self) -> None:
         self._make_folder()
         self._lock = _lock(self.out)
         self._adopt_or_clear()
@@ -74,12 +89,18 @@ class Run:
         self._started = datetime.now(timezone.utc).isoformat(timespec="seconds")
         if not self.finished:
             self._write_record("running")
-        return self
+        self._shown = shown_in(self.out / PROGRESS)
+        self._shown.__enter__()
 
     def __exit__(self, kind, error, traceback) -> None:
+        if not distributed.is_main():
+            return
+        self._shown.__exit__(None, None, None)
         try:
             if not self.finished:
-                self._write_record("failed" if error else "finished", message=str(error) if error else "")
+                message = (explanation(error) or str(error)) if error else ""
+                self._write_record("failed" if error else "finished", message=message,
+                                   error=kind.__name__ if kind else "")
         except OSError:
             # A full disk must not hide the error that is already on its way.
             if error is None:
@@ -129,12 +150,14 @@ class Run:
         mine = self._identity()
         return ", ".join(key for key in mine if mine[key] != record.get(key))
 
-    def _write_record(self, status: str, message: str = "") -> None:
+    def _write_record(self, status: str, message: str = "", error: str = "") -> None:
         write_json(self.out / RECORD, {
             **self._identity(),
             "status": status,
             "message": message,
+            "error": error,
             "command": shlex.join(sys.argv),
+            "processes": distributed.world(),
             "started": self._started,
             "wall_seconds": round(time.monotonic() - self._clock, 3),
             "cpu_seconds": round(_cpu_seconds(), 3),

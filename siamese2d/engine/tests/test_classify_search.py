@@ -10,7 +10,7 @@ from siamese2d_engine.classify.cells import likely_cells, shift_grid
 from siamese2d_engine.classify.passes import PolarImages, Resolution, aligned_harmonics
 from siamese2d_engine.classify.polar import Harmonics, PolarGrid, harmonics_needed
 from siamese2d_engine.classify.prepare import CircularMask, fourier_crop
-from siamese2d_engine.classify.schedule import Recipe, growth, schedule
+from siamese2d_engine.classify.schedule import Recipe, schedule
 from siamese2d_engine.classify.search import (
     Poses, References, best_over_rotations, rotation_profile, shift_before_rotation)
 from siamese2d_engine.classify.split import (
@@ -288,18 +288,34 @@ def test_cells_are_the_best_classes_at_interpolated_shifts():
 
 
 @pytest.mark.parametrize("mirror", [True, False])
+@pytest.mark.parametrize("fine", [1, 3, 5])
 @pytest.mark.parametrize("classes", [1, 2, 3, 7, 24, 50, 100])
-def test_schedule_ends_with_the_wanted_classes(classes, mirror):
-    steps = schedule(classes, 12, mirror, Recipe())
-    numbers = [step.classes for step in steps]
-    assert steps[-1].mirror == mirror
-    # Mirror images are told apart once, when each class can become two.
-    changes = [(a, b) for a, b in zip(steps, steps[1:]) if a.mirror != b.mirror]
-    assert len(changes) <= 1 and all(b.classes <= 2 * a.classes for a, b in changes)
-    assert numbers == sorted(numbers) and numbers[-1] == classes
-    assert all(step.rings <= step.doubtful_rings <= 12 for step in steps)
-    # A class can be divided once before a pass, so the number at most doubles.
-    assert all(b <= 2 * a for a, b in zip(growth(classes, 7), growth(classes, 7)[1:]))
+def test_schedule_ends_with_the_wanted_classes(classes, fine, mirror):
+    found = schedule(classes, fine * classes, 12, mirror, Recipe())
+    for steps in (found.first + found.plain, found.first + found.finer):
+        numbers = [step.classes for step in steps]
+        assert numbers[-1] == classes and steps[-1].mirror == mirror
+        # Mirror images are told apart once, when each class can become two.
+        changes = [(a, b) for a, b in zip(steps, steps[1:]) if a.mirror != b.mirror]
+        assert len(changes) <= 1 and all(b.classes <= 2 * a.classes for a, b in changes)
+        assert all(step.rings <= step.doubtful_rings <= 12 for step in steps)
+        # A class can be divided once before a pass, so the number at most doubles.
+        assert all(b <= 2 * a for a, b in zip(numbers, numbers[1:]))
+        # Classes are grouped once, after the fine ones.
+        assert sum(b < a for a, b in zip(numbers, numbers[1:])) == (max(numbers) > classes)
+    assert max(step.classes for step in found.plain) == classes
+    assert max(step.classes for step in found.finer) == fine * classes
+    assert found.rings == 12
+
+
+def test_fine_classes_are_made_where_poses_are_sure():
+    found = schedule(10, 30, 12, True, Recipe())
+    history = [{"confidence": 0.95}] * (len(found.first) - 1)
+    assert found.steps(history) == found.first + found.plain
+    assert found.steps([*history, {"confidence": 0.89}]) == found.first + found.plain
+    assert found.steps([*history, {"confidence": 0.9}]) == found.first + found.finer
+    # What comes later does not change the choice.
+    assert found.steps([*history, {"confidence": 0.9}, {"confidence": 0.1}]) == found.first + found.finer
 
 
 def test_fourier_crop_keeps_low_frequencies_and_the_centre():

@@ -41,7 +41,8 @@ def turned(images, seed=0):
 
 def centring_of_shapes():
     labels = torch.arange(30) % 3
-    return average_centring(to_spectra(shapes()[labels]), labels)
+    unmoved = torch.zeros(len(labels), 2), torch.zeros(len(labels)), torch.zeros(len(labels), dtype=torch.bool)
+    return average_centring(to_spectra(shapes()[labels]), labels, unmoved)
 
 
 def test_each_shape_fits_its_own_average_best_in_any_rotation():

@@ -186,6 +186,30 @@ def test_enlarging_is_an_error(folder, capsys):
     assert "1 or more" in capsys.readouterr().err
 
 
+def test_later_micrographs_get_the_grey_scale_of_the_first(folder):
+    assert normalize() == 0
+    write_mrc("later/d.mrc", simulate(7, 2.5), 2.0)
+    write_mrc("later/a.mrc", mrcfile.read("mics/a.mrc"), 2.0)
+    assert normalize("--shared", "out/normalization.json", micrographs=["later"], out="more") == 0
+    assert result("more")["shared"] == result()["shared"]
+    # The same micrograph comes out the same, whichever others it came with.
+    np.testing.assert_array_equal(mrcfile.read("more/micrographs/a.mrc"), mrcfile.read("out/micrographs/a.mrc"))
+    record = result("more")["micrographs"][1]
+    assert (record["name"], record["fit"]) == ("d", "shared")
+    assert record["alpha"] / result()["micrographs"][0]["alpha"] == pytest.approx(2.5 / GAINS["a"], rel=0.02)
+    upper = mrcfile.read("more/micrographs/d.mrc")[:180]
+    assert upper.mean() == pytest.approx(0, abs=0.02) and upper.std() == pytest.approx(1, abs=0.02)
+
+
+@pytest.mark.parametrize("content", ['{"method": "each", "shared": null}', "{}", "[]"])
+def test_file_without_a_mixture_to_share_is_an_error(folder, capsys, content):
+    Path("other.json").write_text(content)
+    assert normalize("--shared", "other.json") == 2
+    assert "other.json: there is no mixture" in capsys.readouterr().err
+    assert normalize("--shared", "other.json", "--method", "each", out="each") == 2
+    assert "--shared is for --method joint" in capsys.readouterr().err
+
+
 def test_bad_pixels_are_mended_and_told(folder):
     image = simulate(1)
     image[100, 100] = 1e4

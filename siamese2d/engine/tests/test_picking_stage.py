@@ -128,17 +128,17 @@ def test_same_command_again_does_nothing(data, trained, picked):
 
 def test_killed_training_resumes_with_the_same_model(data, trained, tmp_path, monkeypatch):
     out = tmp_path / "train"
-    report = stage._report
+    report = stage._in_words
 
     def kill(record, *rest):
         report(record, *rest)
         if record["epoch"] == 2:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(stage, "_report", kill)
+    monkeypatch.setattr(stage, "_in_words", kill)
     assert _train(data[0], out, "--expected-particles", "18") == 2
     assert not (out / "picker.safetensors").exists()
-    monkeypatch.setattr(stage, "_report", report)
+    monkeypatch.setattr(stage, "_in_words", report)
     assert _train(data[0], out, "--expected-particles", "18") == 0
     assert (out / "training.json").read_text() == (trained / "training.json").read_text()
     (_, mine), (_, other) = (load_model(f / "picker.safetensors", "picker") for f in (out, trained))

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from siamese2d_engine import distributed
 from siamese2d_engine.classify import fit, quality
 from siamese2d_engine.classify.assignment import Assigner, Assignments, Calibration, harmonics_of
 from siamese2d_engine.classify.given_classes import GivenClasses, read_given_classes
@@ -130,6 +131,8 @@ def assign_particles(
                                 alignment[members], given, mask, good.pixel_size, device)
     else:
         written = ClassImages(given.images, given.numbers, None)
+    if not distributed.is_main():
+        return
     write_classes(run, written, sizes, good.pixel_size, given.table)
     columns = {"rlnMaxValueProbDistribution": found.assignments.confidence.numpy()[usable], **fit.columns(matches)}
     write_members(run, good, given.numbers[places], alignment, columns, reasons, unusable_rows(particles, found.bad))
@@ -166,7 +169,10 @@ class _Found:
 
 
 class _Blocks:
-    """Assigns particles block by block; what is done is saved, so that a killed run goes on where it was."""
+    """Assigns particles block by block; what is done is saved, so that a killed run goes on where it was.
+
+    Several processes share the blocks, and read what the others have saved.
+    """
 
     def __init__(
         self, run: Run, particles: ParticleSet, ctf: CtfParameters | None, polar: PolarTransform, assigner: Assigner
@@ -178,7 +184,15 @@ class _Blocks:
         self.calibration = self._calibration()
         total = len(self.particles)
         blocks = np.split(np.arange(total), np.arange(BLOCK, total, BLOCK))
-        return _Found.joined([self._block(rows) for rows in progress(blocks, "assign", unit="block")])
+        left = distributed.from_main(lambda: [rows for rows in blocks if not self._path(rows).exists()])
+        left = distributed.share(left)
+        for rows in progress(left, "assign", sum(map(len, left)), "particle", count=len):
+            self._assign(rows)
+        distributed.wait()
+        found = _Found.joined([_Found.load(self._path(rows)) for rows in blocks])
+        # Before the main process cleans up.
+        distributed.wait()
+        return found
 
     def matches_of_noise(self, matches: fit.Match, generator: torch.Generator) -> np.ndarray:
         """How images of noise alone match the averages, ``(m,)``; the noise is that in images with such matches."""
@@ -192,7 +206,7 @@ class _Blocks:
 
     def _calibration(self) -> Calibration:
         path = self.run.path(BLOCKS, "calibration.safetensors")
-        if not path.exists():
+        if distributed.is_main() and not path.exists():
             total = len(self.particles)
             rows = np.unique(np.linspace(0, total - 1, CALIBRATED).astype(int))
             images, bad = self._images(rows)
@@ -201,15 +215,16 @@ class _Blocks:
             good = torch.from_numpy(bad == "")
             images = self.polar.gathered(images.samples[good], images.ctf2[good], images.power[good])
             save_model(path, {"kind": KIND}, vars(self.assigner.calibrate(images)))
+        distributed.wait()
         return Calibration(**load_model(path, KIND)[1])
 
-    def _block(self, rows: np.ndarray) -> _Found:
-        path = self.run.path(BLOCKS, f"{rows[0]:010d}.safetensors")
-        if not path.exists():
-            images, bad = self._images(rows)
-            assignments = self.assigner.assign(images, self.calibration)
-            _Found(assignments, self._matches(images, assignments), bad).save(path)
-        return _Found.load(path)
+    def _path(self, rows: np.ndarray) -> Path:
+        return self.run.path(BLOCKS, f"{rows[0]:010d}.safetensors")
+
+    def _assign(self, rows: np.ndarray) -> None:
+        images, bad = self._images(rows)
+        assignments = self.assigner.assign(images, self.calibration)
+        _Found(assignments, self._matches(images, assignments), bad).save(self._path(rows))
 
     def _images(self, rows: np.ndarray) -> tuple[PolarImages, np.ndarray]:
         """Some particles, unusable ones as empty images, and why these are unusable."""

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from siamese2d_engine import distributed
 from siamese2d_engine.classify.polar import Harmonics
 
 
@@ -41,6 +42,10 @@ class Sums:
         self._numerator.index_add_(0, flips.long() * 2 * self.classes + slot, images)
         self.weight.index_add_(0, slot, ctf2 * weights[:, None])
         self.sizes.index_add_(0, slot, weights)
+
+    def bring_together(self) -> None:
+        """Add the sums of all processes."""
+        distributed.add(self._numerator, self.weight, self.sizes)
 
     @property
     def numerator(self) -> Tensor:

@@ -11,11 +11,14 @@ from siamese2d_engine.classify.balance import balanced_offsets
 from siamese2d_engine.classify.cells import shift_grid
 from siamese2d_engine.classify.passes import Averages, PassSettings, PolarImages, Resolution, align, sum_poses
 from siamese2d_engine.classify.prepare import resolution
-from siamese2d_engine.classify.schedule import SHIFT_CYCLES, WIDE_CYCLES, Search, Step
+from siamese2d_engine.classify.regroup import (Alike, grouping_curve, groups_of, joined, joined_scores, leaders_of,
+                                               tree_of)
+from siamese2d_engine.classify.schedule import SHIFT_CYCLES, WIDE_CYCLES, Schedule, Search, Step, is_sure
 from siamese2d_engine.classify.search import Poses
 from siamese2d_engine.classify.split import divide_classes, divisions, replace_classes, unfold_classes
 from siamese2d_engine.classify.truncation import power_by_order, sufficient_harmonics, truncated
 from siamese2d_engine.devices import seeded_generator
+from siamese2d_engine.progress import work
 
 # Numbers in the largest temporary array: fits a processor's cache, or keeps a GPU busy.
 CPU_ELEMENTS = 2**22
@@ -24,10 +27,10 @@ GPU_ELEMENTS = 2**27
 REPLACED = 0.15
 # Rings that tell a class's variations apart: beyond them, noise prevails before the classes are complete.
 DIVISION_RINGS = 8
+# Rings on which classes are found alike.
+GROUPING_RINGS = 8
 # How softly candidates are ranked: a class that is this much less likely counts a factor e less.
 CANDIDATE_SOFTNESS = 4.0
-# Mean probability of the best class from which on all shifts and all classes need not be searched any more.
-SURE = 0.9
 # Strength of the balance of class sizes, as a fraction of the mean log-likelihood: what tells classes apart grows with it.
 BALANCE = 0.08
 # Log-likelihood that an image may lose with the harmonics that a comparison leaves out.
@@ -62,6 +65,8 @@ class State:
         Of each image in each class, ``(n, K)``.
     history
         One record for each pass.
+    grouping
+        What each number of classes would cost, see `regroup.grouping_curve`; empty where no fine classes were made.
     """
 
     step: int
@@ -73,6 +78,7 @@ class State:
     offsets: Tensor
     scores: Tensor
     history: list[dict] = field(default_factory=list)
+    grouping: list[dict] = field(default_factory=list)
 
     @property
     def classes(self) -> int:
@@ -92,8 +98,8 @@ class Classifier:
     ----------
     images
         ``n`` of them.
-    steps
-        The schedule.
+    schedule
+        The passes.
     reach
         Radius of the search for shifts around the box's centre, pixels.
     seed
@@ -103,9 +109,9 @@ class Classifier:
     """
 
     def __init__(
-        self, images: PolarImages, steps: list[Step], reach: float, seed: int, device: torch.device
+        self, images: PolarImages, schedule: Schedule, reach: float, seed: int, device: torch.device
     ):
-        self.images, self.steps, self.reach = images, steps, reach
+        self.images, self.schedule, self.reach = images, schedule, reach
         self.seed, self.device = seed, device
         self.elements = CPU_ELEMENTS if device.type == "cpu" else GPU_ELEMENTS
         self.power = images.power.sum(0).to(device)
@@ -118,30 +124,34 @@ class Classifier:
         labels
             Class of each image ``(n,)``; random if None.
         """
-        n, classes = len(self.images), self.steps[0].classes
+        n, classes = len(self.images), self.schedule.first[0].classes
         generator = seeded_generator(self.seed, 0)
         if labels is None:
             labels = torch.randperm(n, generator=generator) % classes
         poses = Poses.empty(n, 1).relabelled(labels)
         poses.psi[:, 0] = 2 * torch.pi * torch.rand(n, generator=generator)
-        return self._from_poses(0, poses, classes, resolution(self.images, self.steps[0].rings), None, [])
+        return self._from_poses(0, poses, classes, resolution(self.images, self.schedule.first[0].rings), None, [])
 
-    def run(self, state: State, after_pass: Callable[[State], None]) -> State:
-        """Do the passes that are left; `after_pass` is called with the state after each."""
-        while state.step < len(self.steps):
-            state = self._pass(state)
-            after_pass(state)
+    def run(self, state: State, after_pass: Callable[[State], str | None]) -> State:
+        """Do the passes that are left; `after_pass` is called with the state after each, and may say how it is."""
+        steps = self.schedule.steps(state.history)
+        with work("classify", len(steps), "pass", done=state.step) as meter:
+            while state.step < len(steps):
+                state = self._pass(state, steps)
+                steps = self.schedule.steps(state.history)
+                meter.total = len(steps)
+                meter.advance(detail=after_pass(state))
         return state
 
-    def _pass(self, state: State) -> State:
-        step = self.steps[state.step]
+    def _pass(self, state: State, steps: list[Step]) -> State:
+        step = steps[state.step]
         before = state.poses.classes[:, 0]
-        state = self._reshaped(state, step)
+        state = self._reshaped(state, steps[max(0, state.step - 1)], step)
         at = self._resolution(step, state.history[:-1])
         if at != state.at:
             state = self._from_poses(state.step, state.poses, state.classes, at, state.spectra, state.history, state)
-        following = self.steps[min(state.step + 1, len(self.steps) - 1)]
-        wide = step.search is Search.ALL or (step.search is Search.UNCERTAIN and _is_unsure(state.history))
+        following = steps[min(state.step + 1, len(steps) - 1)]
+        wide = step.search is Search.ALL or (step.search is Search.UNCERTAIN and not is_sure(state.history))
         # More rings need no closer shifts to find the right place.
         cycles, rings = (WIDE_CYCLES, step.rings) if wide else (SHIFT_CYCLES, at.rings)
         unit = cycles / (self.images.grid.step * rings) / step.fineness
@@ -172,7 +182,7 @@ class Classifier:
         # A pass over the own class alone compares nothing: the last comparison stands.
         scores = state.scores if step.candidates == 1 else found.scores
         return State(state.step + 1, found.poses, averages, denominators, settings.sum, spectra, offsets, scores,
-                     [*state.history, record])
+                     [*state.history, record], state.grouping)
 
     def _truncated(self, state: State) -> tuple[Resolution, Tensor]:
         """The averages with the harmonics that matter, and the resolution of a search with these."""
@@ -186,14 +196,16 @@ class Classifier:
 
     def _resolution(self, step: Step, history: list[dict]) -> Resolution:
         """Of a pass, by the passes up to the last but one before it: the last one sums what is then compared with."""
-        return resolution(self.images, step.doubtful_rings if _is_unsure(history) else step.rings)
+        return resolution(self.images, step.doubtful_rings if not is_sure(history) else step.rings)
 
-    def _reshaped(self, state: State, step: Step) -> State:
-        """Divide or replace classes, where the step asks for it."""
-        if self.steps[max(0, state.step - 1)].mirror and not step.mirror:
+    def _reshaped(self, state: State, previous: Step, step: Step) -> State:
+        """Divide, group or replace classes, where the step asks for it."""
+        if previous.mirror and not step.mirror:
             poses, origins = unfold_classes(state.poses, state.classes, step.classes)
             return self._renumbered(state, state.at, poses, origins)
         grows = step.classes > state.classes
+        if step.classes < state.classes:
+            return self._grouped(state, step)
         if not grows and not step.replace:
             return state
         at = resolution(self.images, min(step.rings, DIVISION_RINGS))
@@ -208,6 +220,21 @@ class Classifier:
             labels, origins = replace_classes(labels, state.scores, found, REPLACED)
         return self._renumbered(state, at, poses.relabelled(labels), origins)
 
+    def _grouped(self, state: State, step: Step) -> State:
+        """Join classes that look alike, until there are as many as the step wants."""
+        at = resolution(self.images, min(step.rings, GROUPING_RINGS))
+        fine = self._from_poses(state.step, state.poses, state.classes, at, state.spectra, state.history, state)
+        sizes = torch.bincount(state.poses.classes[:, 0], minlength=state.classes)
+        alike = Alike(fine.averages, fine.spectra, self.images, at, step.mirror, self.elements)
+        losses = alike.losses(sizes)
+        tree = tree_of(losses)
+        groups = groups_of(tree, step.classes)
+        poses = joined(state.poses, groups, alike.frames(groups, leaders_of(groups, sizes)))
+        scores = joined_scores(state.scores + state.offsets.cpu(), groups)
+        old = replace(state, scores=scores, offsets=torch.zeros(scores.shape[1], device=self.device),
+                      grouping=grouping_curve(tree, losses, len(self.images)))
+        return self._from_poses(state.step, poses, scores.shape[1], state.at, state.spectra, state.history, old)
+
     def _renumbered(self, state: State, at: Resolution, poses: Poses, origins: Tensor) -> State:
         """A state with other classes, which inherit the scores and offsets of those they come from."""
         old = replace(state, scores=state.scores[:, origins], offsets=state.offsets[origins.to(self.device)])
@@ -217,12 +244,13 @@ class Classifier:
         self, step: int, poses: Poses, classes: int, at: Resolution, spectra: Spectra | None, history: list[dict],
         old: State | None = None,
     ) -> State:
-        """A state whose averages are summed from poses; offsets and scores are kept from `old` if given."""
+        """A state whose averages are summed from poses; offsets, scores and grouping are kept from `old` if given."""
         sums = sum_poses(self.images, poses, classes, at, self.elements, self.device)
         spectra, averages, denominators = self._averages(sums, at, spectra)
         offsets = torch.zeros(classes, device=self.device) if old is None else old.offsets
         scores = torch.zeros(len(self.images), classes) if old is None else old.scores
-        return State(step, poses, averages, denominators, at, spectra, offsets, scores, history)
+        grouping = [] if old is None else old.grouping
+        return State(step, poses, averages, denominators, at, spectra, offsets, scores, history, grouping)
 
     def _averages(self, sums: Sums, at: Resolution, spectra: Spectra | None) -> tuple[Spectra, Tensor, Tensor]:
         """Spectra, and the averages and denominators that go with them."""
@@ -254,8 +282,3 @@ class Classifier:
                 liking[number] = torch.inf
                 pairs.append((members, liking.topk(most).indices.sort().values))
         return [pair for pair in pairs if len(pair[0])]
-
-
-def _is_unsure(history: list[dict]) -> bool:
-    """Whether poses were uncertain in the last pass."""
-    return not history or history[-1]["confidence"] < SURE

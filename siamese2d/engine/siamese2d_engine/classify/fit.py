@@ -18,6 +18,7 @@ from siamese2d_engine.classify.passes import PolarImages, aligned_harmonics
 from siamese2d_engine.classify.prepare import PolarTransform, first_rings, resolution
 from siamese2d_engine.classify.search import Poses
 from siamese2d_engine.ctf import CtfParameters
+from siamese2d_engine.progress import progress
 from siamese2d_engine.runs import Run
 
 # Rings on which the residual is looked at, and the first of those that tell the level of an image's noise.
@@ -92,7 +93,8 @@ def matches(
     noise = noise.to(device)
     pixels = images.pixels[:rings].to(device)
     parts = []
-    for index in torch.arange(len(images)).split(max(1, elements // (4 * at.count * rings))):
+    chunks = torch.arange(len(images)).split(max(1, elements // (4 * at.count * rings)))
+    for index in progress(chunks, "compare with classes", len(images), "particle", count=len):
         classes = poses.classes[index, 0].to(device)
         aligned = aligned_harmonics(images, index, poses.single(index, 0, device), at, harmonics)
         ctf2 = images.ctf2[index, :rings].to(device)

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from siamese2d_engine import distributed
 from siamese2d_engine.classify.prepare import CHUNK, CircularMask, ring_step
 from siamese2d_engine.ctf import CtfParameters
 from siamese2d_engine.errors import InputError
@@ -65,7 +66,9 @@ def with_resolved_paths(table: pd.DataFrame, source: Path) -> pd.DataFrame:
 
 def unusable(particles: ParticleSet) -> np.ndarray:
     """Why each particle can't be worked with, ``constant`` or ``not_finite``; empty text for the others: ``(n,)``."""
-    return np.concatenate([unusable_images(images) for _, images in particles.images.chunks(CHUNK)])
+    mine = distributed.share(range(len(particles)))
+    reasons = [unusable_images(images) for _, images in particles.images.chunks(CHUNK, mine)]
+    return np.concatenate([reason for part in distributed.gather(reasons) for reason in part])
 
 
 def unusable_images(images: np.ndarray) -> np.ndarray:

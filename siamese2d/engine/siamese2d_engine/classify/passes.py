@@ -5,11 +5,13 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from siamese2d_engine import distributed
 from siamese2d_engine.classify.averages import Sums
 from siamese2d_engine.classify.cells import Cells, ShiftGrid, likely_cells
 from siamese2d_engine.classify.polar import Harmonics, PolarGrid
 from siamese2d_engine.classify.search import (Poses, References, best_over_rotations, rotation_profile,
                                               shift_before_rotation)
+from siamese2d_engine.progress import progress, work
 
 # Poses with less of the posterior than this are left out of the sums.
 SMALLEST_WEIGHT = 1e-2
@@ -128,7 +130,7 @@ def align(
     images: PolarImages, centres: Tensor, present: Poses, averages: Averages,
     candidates: list[tuple[Tensor, Tensor]], settings: PassSettings,
 ) -> PassResult:
-    """Compare images with averages.
+    """Compare images with averages; several processes share the images.
 
     Parameters
     ----------
@@ -153,14 +155,21 @@ def align(
         Sums(total, settings.sum.count, settings.sum.rings, device),
         torch.full((len(images), total), -torch.inf),
     )
-    for indices, classes in candidates:
-        numbers = classes.to(device)
-        matrices = comparison.references.matrices(numbers)
-        per_image = 4 * len(settings.shifts.points) * len(classes) * settings.search.count
-        for chunk in indices.split(max(1, settings.elements // per_image)):
-            poses, scores = comparison.align(chunk, centres[chunk].to(device), matrices, numbers, result.sums)
-            result.poses.put(chunk, poses)
-            result.scores[chunk[:, None], classes[None, :]] = scores.cpu()
+    candidates = [(distributed.share(indices), classes) for indices, classes in candidates]
+    candidates = [pair for pair in candidates if len(pair[0])]
+    with work("align", sum(len(indices) for indices, _ in candidates), "particle") as meter:
+        for indices, classes in candidates:
+            numbers = classes.to(device)
+            matrices = comparison.references.matrices(numbers)
+            per_image = 4 * len(settings.shifts.points) * len(classes) * settings.search.count
+            for chunk in indices.split(max(1, settings.elements // per_image)):
+                poses, scores = comparison.align(chunk, centres[chunk].to(device), matrices, numbers, result.sums)
+                result.poses.put(chunk, poses)
+                result.scores[chunk[:, None], classes[None, :]] = scores.cpu()
+                meter.advance(len(chunk))
+    result.sums.bring_together()
+    distributed.add(*vars(result.poses).values())
+    distributed.highest(result.scores)
     return result
 
 
@@ -305,16 +314,19 @@ def _refined_peak(profile: Tensor, peak: Tensor, psi: Tensor) -> Tensor:
 def sum_poses(
     images: PolarImages, poses: Poses, classes: int, resolution: Resolution, elements: int, device: torch.device
 ) -> Sums:
-    """Sums of the images in given poses, without a search."""
+    """Sums of the images in given poses, without a search; several processes share the images."""
     harmonics = resolution.harmonics(images.grid, device)
     sums = Sums(classes, resolution.count, resolution.rings, device)
-    for chunk in torch.arange(len(images)).split(max(1, elements // (8 * resolution.count * resolution.rings))):
+    mine = distributed.share(torch.arange(len(images)))
+    chunks = mine.split(max(1, elements // (8 * resolution.count * resolution.rings)))
+    for chunk in progress(chunks, "sum", len(mine), "particle", count=len):
         image, slot = (poses.weights[chunk] > SMALLEST_WEIGHT).nonzero(as_tuple=True)
         index = chunk[image]
         pose = poses.single(index, slot, device)
         aligned = aligned_harmonics(images, index, pose, resolution, harmonics, mirrored=False)
         sums.add((index % 2).to(device), pose.classes[:, 0], pose.flips[:, 0], pose.weights[:, 0],
                  aligned * pose.weights[..., None], images.ctf2[index, :resolution.rings].to(device))
+    sums.bring_together()
     return sums
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from siamese2d_engine import distributed
 from siamese2d_engine.classify.passes import PolarImages, Resolution
 from siamese2d_engine.classify.polar import PolarGrid, harmonics_needed
 from siamese2d_engine.ctf import CtfParameters, ctf_at
@@ -143,7 +144,7 @@ def transform(
     particles: ParticleImages, ctf: CtfParameters | None, mask: CircularMask, rings: int, pixel_size: float,
     device: torch.device, scratch: Path | None,
 ) -> PolarImages:
-    """Polar samples of all particles.
+    """Polar samples of all particles; several processes share the work, and the samples through the file.
 
     Parameters
     ----------
@@ -154,17 +155,29 @@ def transform(
     mask, rings, pixel_size, device
         See `PolarTransform`.
     scratch
-        File for the samples, mapped into memory, where they are too many to be held; None to hold them.
+        File for the samples, mapped into memory, where they are too many to be held or several processes need them; None
+        to hold them.
     """
     polar = PolarTransform(mask, rings, pixel_size, device)
     n, shape = len(particles), (len(particles), rings, polar.grid.half_angles)
-    samples = (torch.empty(shape, dtype=torch.complex64) if scratch is None else
-               torch.from_numpy(np.memmap(scratch, dtype=np.complex64, mode="w+", shape=shape)))
-    ctf2, power = torch.empty(n, rings), torch.empty(n, rings)
-    for positions, images in progress(particles.chunks(CHUNK), "transform", -(-n // CHUNK), "chunk"):
+    samples = torch.empty(shape, dtype=torch.complex64) if scratch is None else _mapped(scratch, shape)
+    ctf2, power = torch.zeros(n, rings), torch.zeros(n, rings)
+    mine = distributed.share(range(n))
+    chunks = progress(particles.chunks(CHUNK, mine), "transform", len(mine), "particle",
+                      count=lambda chunk: len(chunk[0]))
+    for positions, images in chunks:
         part = None if ctf is None else ctf.subset(positions)
         samples[positions], ctf2[positions], power[positions] = polar.particles(images, part)
+    distributed.add(ctf2, power)
     return polar.gathered(samples, ctf2, power)
+
+
+def _mapped(path: Path, shape: tuple[int, ...]) -> Tensor:
+    """A new file as an array that all processes share."""
+    if distributed.is_main():
+        np.memmap(path, dtype=np.complex64, mode="w+", shape=shape)
+    distributed.wait()
+    return torch.from_numpy(np.memmap(path, dtype=np.complex64, mode="r+", shape=shape))
 
 
 def first_rings(images: PolarImages, rings: int) -> PolarImages:

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from siamese2d_engine import distributed
 from siamese2d_engine.classify.prepare import CHUNK, CircularMask
 from siamese2d_engine.ctf import CtfParameters, ctf_grid
 from siamese2d_engine.io.particles import ParticleImages
@@ -103,7 +104,8 @@ def class_averages(
     particles: ParticleImages, ctf: CtfParameters | None, alignment: Alignment, classes: int, mask: CircularMask,
     pixel_size: float, device: torch.device,
 ) -> HalfAverages:
-    """Averages of aligned members, ``sum CTF F / (sum CTF^2 + floor)`` in the classes' frames.
+    """Averages of aligned members, ``sum CTF F / (sum CTF^2 + floor)`` in the classes' frames; several processes share
+    the members.
 
     Parameters
     ----------
@@ -125,7 +127,10 @@ def class_averages(
     box = particles.box
     sums = torch.zeros(2 * classes, box, box, device=device)
     weights = torch.zeros(2 * classes, box, box // 2 + 1, device=device)
-    for positions, images in progress(particles.chunks(CHUNK), "average", -(-len(particles) // CHUNK), "chunk"):
+    mine = distributed.share(range(len(particles)))
+    chunks = progress(particles.chunks(CHUNK, mine), "average", len(mine), "particle",
+                      count=lambda chunk: len(chunk[0]))
+    for positions, images in chunks:
         part = alignment[positions]
         psi, origins, flips = (torch.as_tensor(v, device=device) for v in (part.psi, part.origins, part.flips))
         images = mask.normalise(torch.as_tensor(images, device=device))
@@ -138,6 +143,7 @@ def class_averages(
         power = (torch.ones(len(slot), *weights.shape[1:], device=device) if ctf is None else
                  ctf_grid(aligned_ctf(chunk_ctf, part), box, pixel_size, device) ** 2)
         weights.index_add_(0, slot, power)
+    distributed.add(sums, weights)
     sums, weights = sums.view(2, classes, box, box), weights.view(2, classes, box, -1)
     return HalfAverages(_corrected(sums, weights), _corrected(sums.sum(0), weights.sum(0)))
 

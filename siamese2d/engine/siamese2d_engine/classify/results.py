@@ -1,5 +1,6 @@
 """The files of a classification, written alike by the stages ``classify`` and ``assign``."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -114,9 +115,10 @@ def write_members(
 
 
 def write_report(
-    run: Run, mask: CircularMask, pixel_size: float, history: list[dict], classes: ClassImages
+    run: Run, mask: CircularMask, pixel_size: float, history: list[dict], classes: ClassImages,
+    grouping: Sequence[dict] = (),
 ) -> None:
-    """``classification.json``; the history's frequencies are in cycles per pixel."""
+    """``classification.json``; the history's frequencies are in cycles per pixel, `grouping` is that of `State`."""
     frequencies = (np.arange(1, mask.box // 2 + 1) / (mask.box * pixel_size)).tolist()
     curves = [] if classes.correlation is None else classes.correlation.cpu().tolist()
     write_json(run.path("classification.json"), {
@@ -125,6 +127,7 @@ def write_report(
         "mask_diameter": 2 * mask.radius * pixel_size,
         "frc_threshold": quality.THRESHOLD,
         "history": [{**record, "frequency": record["frequency"] / pixel_size} for record in history],
+        "grouping": list(grouping),
         "frc": [{"class": int(number), "frequency": frequencies, "frc": curve}
                 for number, curve in zip(classes.numbers, curves)],
     })

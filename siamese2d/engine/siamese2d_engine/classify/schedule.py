@@ -1,7 +1,8 @@
 """The order of the passes: few classes at low resolution first, then more classes and finer detail.
 
 Starting with all classes at once gets stuck: most then describe mixtures of views. With few classes on few rings the
-images fall into place first; each division then starts from aligned members.
+images fall into place first; each division then starts from aligned members. Where it is asked for, and poses are sure, more
+classes than wanted are made and those that look alike are grouped: fine classes keep species and conformations apart.
 """
 
 from dataclasses import dataclass, replace
@@ -13,6 +14,8 @@ SHIFT_CYCLES = 0.25
 WIDE_CYCLES = 0.33
 # From this number of classes on, an image is compared with the likely ones only.
 MANY_CLASSES = 20
+# Mean probability of the best class from which on poses are sure: neither all shifts nor all classes need be searched.
+SURE = 0.9
 # With fewer classes, an image and its mirror image are never kept together to be told apart later.
 FEW_CLASSES = 4
 
@@ -35,7 +38,7 @@ class Step:
     Attributes
     ----------
     classes
-        Number of classes; where it grows, classes are divided before the pass.
+        Number of classes; where it grows, classes are divided before the pass, where it falls, they are grouped.
     rings, doubtful_rings
         Rings compared, and while poses are uncertain.
     mirror
@@ -90,8 +93,42 @@ class Recipe:
     candidates: int = 12
 
 
-def schedule(classes: int, rings: int, mirror: bool, recipe: Recipe) -> list[Step]:
-    """Steps for a number of classes.
+@dataclass(frozen=True)
+class Schedule:
+    """The passes.
+
+    Attributes
+    ----------
+    first
+        Until there are as many classes as wanted.
+    plain
+        The others where poses are unsure then: finer classes would have too few members for an average that tells.
+    finer
+        The others where poses are sure.
+    """
+
+    first: list[Step]
+    plain: list[Step]
+    finer: list[Step]
+
+    def steps(self, history: list[dict]) -> list[Step]:
+        """All passes, by the records of those that were done."""
+        done = len(self.first)
+        return self.first + (self.finer if len(history) >= done and is_sure(history[:done]) else self.plain)
+
+    @property
+    def rings(self) -> int:
+        """Rings that the passes need."""
+        return max(max(step.rings, step.doubtful_rings) for step in [*self.first, *self.plain, *self.finer])
+
+
+def is_sure(history: list[dict]) -> bool:
+    """Whether poses were sure in the last pass."""
+    return bool(history) and history[-1]["confidence"] >= SURE
+
+
+def schedule(classes: int, fine: int, rings: int, mirror: bool, recipe: Recipe) -> Schedule:
+    """Passes for a number of classes.
 
     Where mirror images are to be kept apart, they are told apart late: half as many classes of both come first, so that
     twice as many images find each average.
@@ -100,6 +137,8 @@ def schedule(classes: int, rings: int, mirror: bool, recipe: Recipe) -> list[Ste
     ----------
     classes
         Wanted in the end.
+    fine
+        Made before, to be grouped; no more than `classes` for none.
     rings
         That the data have.
     mirror
@@ -107,26 +146,71 @@ def schedule(classes: int, rings: int, mirror: bool, recipe: Recipe) -> list[Ste
     recipe
         See `Recipe`.
     """
-    folded = mirror or classes >= FEW_CLASSES
-    complete = classes if mirror or not folded else (classes + 1) // 2
-    coarse, doubtful, last = (min(wanted, rings) for wanted in (recipe.coarse, recipe.doubtful, recipe.last))
-    numbers = growth(complete, recipe.first_classes)
-    steps = [Step(numbers[0], coarse, coarse, folded, Search.ALL)] * recipe.start
-    for number in numbers:
-        step = Step(number, coarse, doubtful, folded, Search.UNCERTAIN, candidates=_few(number, recipe))
-        # Images that went astray find out of it by a search of everything.
-        everything = [replace(step, search=Search.ALL, candidates=0), step]
-        renewal = [replace(step, replace=True)] if number > 2 else []
-        if number == numbers[0]:
-            steps += [*renewal, step]
-        else:
-            steps += [step] * recipe.grow + [*renewal, step, *everything]
-    steps += [*renewal, *everything] * recipe.replacements
-    few = _few(classes, recipe)
-    if folded and not mirror:
-        steps += [Step(classes, coarse, coarse, False, candidates=few)] * recipe.grow
-    steps += [Step(classes, last, last, mirror, candidates=few)] * recipe.finish
-    return steps + [Step(classes, last, last, mirror, fineness=fineness, candidates=1) for fineness in (2, 4)]
+    passes = _Passes(rings, mirror, mirror or classes >= FEW_CLASSES, recipe)
+    complete, finest = passes.before_unfolding(classes), passes.before_unfolding(fine)
+    start, *numbers = growth(complete, recipe.first_classes)
+    first = passes.beginning(start) + [step for number in numbers for step in passes.grown(number)]
+    plain = passes.completed(complete, classes) + passes.exact(classes)
+    if fine <= classes:
+        return Schedule(first, plain, plain)
+    finer = [step for number in growth(finest, complete) if number > complete for step in passes.grown(number)]
+    return Schedule(first, plain, finer + passes.completed(finest, fine) + passes.grouped(classes) + passes.exact(classes))
+
+
+@dataclass(frozen=True)
+class _Passes:
+    """Passes for each purpose; ``folded`` keeps mirror images together until they are told apart, if they are to be."""
+
+    rings: int
+    mirror: bool
+    folded: bool
+    recipe: Recipe
+
+    def before_unfolding(self, classes: int) -> int:
+        return (classes + 1) // 2 if self.folded and not self.mirror else classes
+
+    def beginning(self, classes: int) -> list[Step]:
+        coarse = self._ring(self.recipe.coarse)
+        searched = Step(classes, coarse, coarse, self.folded, Search.ALL)
+        return [searched] * self.recipe.start + self.renewal(classes) + [self._usual(classes)]
+
+    def grown(self, classes: int) -> list[Step]:
+        step = self._usual(classes)
+        return [step] * self.recipe.grow + self.renewal(classes) + [step] + self.everything(classes)
+
+    def renewal(self, classes: int) -> list[Step]:
+        return [replace(self._usual(classes), replace=True)] if classes > 2 else []
+
+    def everything(self, classes: int) -> list[Step]:
+        """Images that went astray find out of it by a search of all."""
+        step = self._usual(classes)
+        return [replace(step, search=Search.ALL, candidates=0), step]
+
+    def completed(self, folded: int, classes: int) -> list[Step]:
+        """Renew the classes, tell mirror images apart if they are to be, and compare in detail."""
+        steps = (self.renewal(folded) + self.everything(folded)) * self.recipe.replacements
+        coarse = self._ring(self.recipe.coarse)
+        if self.folded and not self.mirror:
+            steps += [Step(classes, coarse, coarse, False, candidates=_few(classes, self.recipe))] * self.recipe.grow
+        return steps + [self._last(classes, _few(classes, self.recipe))] * self.recipe.finish
+
+    def grouped(self, classes: int) -> list[Step]:
+        """Sharpen the groups' averages; images stay in their groups."""
+        return [self._last(classes, 1)]
+
+    def exact(self, classes: int) -> list[Step]:
+        return [replace(self._last(classes, 1), fineness=fineness) for fineness in (2, 4)]
+
+    def _usual(self, classes: int) -> Step:
+        return Step(classes, self._ring(self.recipe.coarse), self._ring(self.recipe.doubtful), self.folded,
+                    Search.UNCERTAIN, candidates=_few(classes, self.recipe))
+
+    def _last(self, classes: int, candidates: int) -> Step:
+        rings = self._ring(self.recipe.last)
+        return Step(classes, rings, rings, self.mirror, candidates=candidates)
+
+    def _ring(self, wanted: int) -> int:
+        return min(wanted, self.rings)
 
 
 def _few(classes: int, recipe: Recipe) -> int:

@@ -9,11 +9,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from siamese2d_engine import distributed
 from siamese2d_engine.classify.averages import Spectra
 from siamese2d_engine.classify.passes import PolarImages, Resolution, aligned_harmonics
 from siamese2d_engine.classify.search import Poses
 
 SMALLEST_CLASS = 4
+# Members that tell how a class varies; the others, so many at a time, go to the half that they resemble more.
+MOST_MEMBERS = 10_000
 POWER_ITERATIONS = 20
 # Of a division, by comparing each member with the two averages.
 REFINEMENTS = 5
@@ -41,7 +44,7 @@ def divisions(
     images: PolarImages, poses: Poses, averages: Tensor, spectra: Spectra, resolution: Resolution,
     generator: torch.Generator,
 ) -> Divisions:
-    """Divide each class at the median of its members' first principal component.
+    """Divide each class at the median of its members' first principal component; several processes share the classes.
 
     The residual of a member, ``CTF F - CTF^2 A``, is weighted by the noise on each ring, so that the component with
     the most variance above the noise comes first.
@@ -63,22 +66,38 @@ def divisions(
     scale = torch.sqrt(weight * harmonics.multiplicity[:, None])
     labels = poses.classes[:, 0]
     result = Divisions(torch.zeros(len(images), dtype=torch.bool), torch.zeros(averages.shape[2]))
+    mine = distributed.share(range(averages.shape[2]))
     for number in range(averages.shape[2]):
         members = (labels == number).nonzero()[:, 0]
         if len(members) < SMALLEST_CLASS:
             continue
-        aligned = aligned_harmonics(images, members, poses.single(members, 0, averages.device), resolution, harmonics)
-        ctf2 = images.ctf2[members, :resolution.rings].to(averages.device)
-        residual = torch.view_as_real((aligned - ctf2[:, None] * averages[:, :, number]) * scale).flatten(1)
-        start = torch.randn(residual.shape[1], generator=generator).to(residual)
-        parts = Halves(aligned * scale, ctf2, ratio)
-        upper = upper_half(first_component(residual, start))
+        start = torch.randn(2 * averages[:, :, number].numel(), generator=generator)
+        if number not in mine:
+            continue
+
+        def parts_of(index: Tensor) -> Halves:
+            aligned = aligned_harmonics(images, index, poses.single(index, 0, averages.device), resolution, harmonics)
+            return Halves(aligned * scale, images.ctf2[index, :resolution.rings].to(averages.device), ratio)
+
+        some, *others = members[_spread(len(members))].split(MOST_MEMBERS)
+        parts = parts_of(some)
+        residual = torch.view_as_real(parts.aligned - parts.ctf2[:, None] * averages[:, :, number] * scale).flatten(1)
+        upper = upper_half(first_component(residual, start.to(residual)))
         for _ in range(REFINEMENTS):
             upper = parts.refined(upper)
-        result.upper[members] = upper.cpu()
+        result.upper[some] = upper.cpu()
+        for index in others:
+            result.upper[index] = (parts.preference(upper, parts_of(index)) > 0).cpu()
         gain = parts.likelihood(upper) + parts.likelihood(~upper) - parts.likelihood(torch.ones_like(upper))
-        result.gains[number] = gain.cpu()
+        result.gains[number] = gain.cpu() * len(members) / len(some)
+    distributed.add(result.upper, result.gains)
     return result
+
+
+def _spread(count: int) -> Tensor:
+    """An order of so many members in which any `MOST_MEMBERS` in a row are from all over the set."""
+    steps = -(-count // MOST_MEMBERS)
+    return torch.cat([torch.arange(first, count, steps) for first in range(steps)])
 
 
 class Halves:
@@ -94,15 +113,21 @@ class Halves:
 
     def refined(self, upper: Tensor) -> Tensor:
         """Each member with the half whose average it resembles more, neither of them less than a quarter."""
-        preference = self._scores(upper) - self._scores(~upper)
+        preference = self.preference(upper, self)
         n = len(upper)
         count = int((preference > 0).sum().clamp(-(-n // 4), n - -(-n // 4)))
         result = torch.zeros_like(upper)
         result[preference.argsort(descending=True, stable=True)[:count]] = True
         return result
 
-    def _scores(self, chosen: Tensor) -> Tensor:
-        average = self.aligned[chosen].sum(0) / (self.ctf2[chosen].sum(0) + self.ratio)
+    def preference(self, upper: Tensor, others: "Halves") -> Tensor:
+        """How much more others resemble the average of the upper half than that of the lower one, ``(m,)``."""
+        return others._scores(self._average(upper)) - others._scores(self._average(~upper))
+
+    def _average(self, chosen: Tensor) -> Tensor:
+        return self.aligned[chosen].sum(0) / (self.ctf2[chosen].sum(0) + self.ratio)
+
+    def _scores(self, average: Tensor) -> Tensor:
         likeness = (self.aligned.flatten(1) @ average.conj().flatten()).real
         return likeness - 0.5 * self.ctf2 @ (average.abs() ** 2).sum(0)
 

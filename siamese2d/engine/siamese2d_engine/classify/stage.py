@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from sklearn.cluster import KMeans
 
+from siamese2d_engine import distributed
 from siamese2d_engine.classify import fit, quality
 from siamese2d_engine.classify.assignment import Assigner, Calibration
 from siamese2d_engine.classify.engine import Classifier, State
@@ -24,6 +25,7 @@ from siamese2d_engine.devices import seeded_generator
 from siamese2d_engine.embedding.inference import embed
 from siamese2d_engine.errors import InputError
 from siamese2d_engine.io.particles import ParticleSet
+from siamese2d_engine.progress import work
 from siamese2d_engine.runs import Run
 
 EMBEDDING_BATCH = 256
@@ -39,6 +41,8 @@ class Settings:
     ----------
     classes
         Number of classes; None for one for every 100 particles, from 10 to 100.
+    fine_classes
+        Made first where poses are sure, and then grouped by likeness; None for none.
     mirror
         Put an image and its mirror image into one class.
     mask_diameter
@@ -54,12 +58,14 @@ class Settings:
     passes
         Passes at the last resolution.
     memory
-        Gigabytes (10^9 bytes) that the transformed images may take before they are kept in a file.
+        Gigabytes (10^9 bytes) that the transformed images may take before they are kept in a file, where several processes
+        always keep them.
     seed
         Of the random start.
     """
 
     classes: int | None = None
+    fine_classes: int | None = None
     mirror: bool = True
     mask_diameter: float | None = None
     max_shift: float | None = None
@@ -105,19 +111,21 @@ def classify_particles(
     classes = number_of_classes(len(good), settings.classes)
     ctf = ctf_of(run, good, settings.ignore_ctf)
     last = Recipe.last if settings.max_resolution is None else rings
-    steps = schedule(classes, rings, settings.mirror, Recipe(last=last, finish=settings.passes))
-    rings = max(max(step.rings, step.doubtful_rings) for step in steps)
+    fine = min(settings.fine_classes or 0, len(good))
+    passes = schedule(classes, fine, rings, settings.mirror, Recipe(last=last, finish=settings.passes))
+    rings = passes.rings
 
-    scratch = run.path(SAMPLES) if sample_bytes(len(good), mask, rings) > settings.memory * 1e9 else None
+    fits = distributed.world() == 1 and sample_bytes(len(good), mask, rings) <= settings.memory * 1e9
+    scratch = None if fits else run.path(SAMPLES)
     images = transform(good.images, ctf, mask, rings, good.pixel_size, device, scratch)
     reach = (settings.max_shift or DEFAULT_REACH * good.box * good.pixel_size) / good.pixel_size
-    classifier = Classifier(images, steps, reach, settings.seed, device)
+    classifier = Classifier(images, passes, reach, settings.seed, device)
     state_path = run.path(STATE)
     if state_path.exists():
         state = load_state(state_path, device)
     else:
-        state = classifier.start(starting_labels(run, model, good, steps[0].classes, settings.seed, device))
-    state = classifier.run(state, lambda done: _after_pass(done, len(steps), good.pixel_size, state_path))
+        state = classifier.start(starting_labels(run, model, good, passes.first[0].classes, settings.seed, device))
+    state = classifier.run(state, lambda done: _after_pass(done, good.pixel_size, state_path))
     matches, reasons = _fit(run, state, classifier, PolarTransform(mask, rings, good.pixel_size, device), ctf, settings)
     del images, classifier
 
@@ -128,13 +136,15 @@ def classify_particles(
     averages = class_averages(good.images.subset(members), None if ctf is None else ctf.subset(members),
                               alignment[members], kept, mask, good.pixel_size, device)
     correlation = quality.ring_correlation(*(averages.halves * mask.weights().to(device)))
+    if not distributed.is_main():
+        return
     written = ClassImages(quality.filtered(averages.whole, correlation), np.arange(1, kept + 1), correlation)
     sizes = np.bincount(alignment.classes[members], minlength=kept)
     write_classes(run, written, sizes, good.pixel_size)
     numbers = np.where(alignment.classes < kept, alignment.classes + 1, 0)
     columns = {"rlnMaxValueProbDistribution": confidence, **fit.columns(matches)}
     write_members(run, good, numbers, alignment, columns, reasons, unusable_rows(particles, bad))
-    write_report(run, mask, good.pixel_size, state.history, written)
+    write_report(run, mask, good.pixel_size, state.history, written, state.grouping)
     for path in (state_path, run.path(SAMPLES)):
         path.unlink(missing_ok=True)
     run.results.update(particles=len(members), set_apart=len(particles) - len(members), classes=kept)
@@ -162,7 +172,9 @@ def starting_labels(
     if model is None:
         return None
     embeddings = embed(model, particles, device, EMBEDDING_BATCH, report=run.warn)
-    labels = KMeans(classes, n_init=4, random_state=seed).fit_predict(embeddings)
+    with work("cluster embeddings"):
+        labels = distributed.from_main(
+            lambda: KMeans(classes, n_init=4, random_state=seed).fit_predict(embeddings))
     return torch.as_tensor(labels, dtype=torch.long)
 
 
@@ -192,7 +204,7 @@ def _fit(
         return found, np.full(len(images), "", dtype=object)
     whole = Harmonics(state.at.count, images.grid.half_angles, classifier.device)
     assigner = Assigner(whole.synthesise(state.averages), classifier.reach, settings.mirror, classifier.device)
-    generator = seeded_generator(settings.seed, len(classifier.steps))
+    generator = seeded_generator(settings.seed, state.step)
     pixels = images.pixels.numpy()
     of_noise = fit.simulated_noise(polar, ctf, fit.noise_floor(found, pixels, noise), generator)
     poses = assigner.assign(of_noise, Calibration(torch.ones(len(noise)), noise.cpu())).poses
@@ -202,9 +214,11 @@ def _fit(
     return found, reasons
 
 
-def _after_pass(state: State, total: int, pixel_size: float, path: Path) -> None:
-    save_state(path, state)
+def _after_pass(state: State, pixel_size: float, path: Path) -> str:
+    """Save the state; how it is."""
+    if distributed.is_main():
+        save_state(path, state)
     last = state.history[-1]
-    print(f"pass {last['pass']}/{total}: {last['classes']} classes to {pixel_size / last['frequency']:.0f} A, "
-          f"log-likelihood {last['log_likelihood']:.2f}, confidence {last['confidence']:.2f}, "
-          f"{100 * last['changed']:.0f} % changed class", flush=True)
+    return (f"{last['classes']} classes to {pixel_size / last['frequency']:.0f} A, "
+            f"log-likelihood {last['log_likelihood']:.2f}, confidence {last['confidence']:.2f}, "
+            f"{100 * last['changed']:.0f} % changed class")

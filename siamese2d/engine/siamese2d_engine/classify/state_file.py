@@ -15,10 +15,11 @@ KIND = "classification-state"
 
 def save_state(path: Path, state: State) -> None:
     """Write a state atomically."""
-    header = {"kind": KIND, "step": state.step, "at": list(vars(state.at).values()), "history": state.history}
+    header = {"kind": KIND, "step": state.step, "at": list(vars(state.at).values()), "history": state.history,
+              "grouping": state.grouping}
     tensors = {f"poses.{name}": value for name, value in vars(state.poses).items()}
-    tensors |= {"averages": torch.view_as_real(state.averages), "denominators": state.denominators, "signal": state.spectra.signal,
-                "noise": state.spectra.noise, "offsets": state.offsets, "scores": state.scores}
+    tensors |= {"averages": torch.view_as_real(state.averages), "denominators": state.denominators,
+                "signal": state.spectra.signal, "noise": state.spectra.noise, "offsets": state.offsets, "scores": state.scores}
     save_model(path, header, tensors)
 
 
@@ -34,6 +35,8 @@ def load_state(path: Path, device: torch.device) -> State:
     poses = Poses(**{name[6:]: value for name, value in tensors.items() if name.startswith("poses.")})
     return State(
         step=header["step"], poses=poses, averages=torch.view_as_complex(tensors["averages"]).to(device),
-        denominators=tensors["denominators"].to(device), at=Resolution(*header["at"]), spectra=Spectra(tensors["signal"].to(device), tensors["noise"].to(device)),
+        denominators=tensors["denominators"].to(device), at=Resolution(*header["at"]),
+        spectra=Spectra(tensors["signal"].to(device), tensors["noise"].to(device)),
         offsets=tensors["offsets"].to(device), scores=tensors["scores"], history=header["history"],
+        grouping=header["grouping"],
     )

@@ -23,6 +23,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     classes = parser.add_argument_group("classes")
     classes.add_argument("--classes", type=common.positive_int, metavar="K", help="number of classes; by default one for "
                          "every 100 particles, from 10 to 100")
+    classes.add_argument("--fine-classes", type=common.positive_int, metavar="N", help="so many classes are made first, where "
+                         "poses are sure, and then grouped by likeness into K: this keeps species and conformations apart, but "
+                         "takes two to three times as long. Give about 5 K, with 16 particles or more in each; by default none")
     classes.add_argument("--mirror", action=argparse.BooleanOptionalAction, default=Settings.mirror,
                          help="put a view and its mirror image into one class and mark the mirrored members; turn off to "
                          "keep opposite views apart, as RELION does")
@@ -48,9 +51,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     device = common.prepare(args)
     settings = Settings(
-        classes=args.classes, mirror=args.mirror, mask_diameter=args.mask_diameter, max_shift=args.max_shift,
-        max_resolution=args.max_resolution, ignore_ctf=args.ignore_ctf, set_apart=args.set_apart, passes=args.passes,
-        memory=args.memory, seed=args.seed,
+        classes=args.classes, fine_classes=args.fine_classes, mirror=args.mirror, mask_diameter=args.mask_diameter,
+        max_shift=args.max_shift, max_resolution=args.max_resolution, ignore_ctf=args.ignore_ctf, set_apart=args.set_apart,
+        passes=args.passes, memory=args.memory, seed=args.seed,
     )
     # How much memory may be used does not change the result.
     parameters = {key: value for key, value in asdict(settings).items() if key != "memory"}

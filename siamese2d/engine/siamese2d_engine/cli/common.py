@@ -59,8 +59,8 @@ def add_run_arguments(parser: argparse.ArgumentParser, seed: bool = True, device
         computing.add_argument("--seed", type=non_negative_int, default=0, help="the same seed gives the same result")
     computing.add_argument("--threads", type=positive_int, default=available_threads(), help="processor threads")
     if device:
-        computing.add_argument("--device", default="cpu", help="cpu, cuda (the first GPU) or cuda:N; a GPU that is not "
-                               "there is an error")
+        computing.add_argument("--device", default="cpu", help="cpu, cuda (the first GPU) or cuda:N; cuda:0,1 for two "
+                               "processes of torchrun. A GPU that is not there is an error")
 
 
 def add_micrographs(group: argparse._ArgumentGroup) -> None:

@@ -1,18 +1,20 @@
 """``siamese2d-engine``: one sub-command per stage."""
 
 import argparse
-import errno
-import os
+import contextlib
+import io
 import sys
 from importlib import import_module
 
-from siamese2d_engine import __version__
-from siamese2d_engine.errors import InputError
+from siamese2d_engine import __version__, distributed
+from siamese2d_engine.errors import InputError, explanation
 
 # Modules by sub-command. Only the one that is asked for is imported: some stages need no torch, which takes seconds.
 COMMANDS = {name: name.replace("-", "_") for name in (
     "normalize", "pick-unlabeled", "train-picker", "pick", "extract", "train", "classify", "assign", "simulate", "evaluate",
-    "check")}
+    "export", "check")}
+# Those whose work several processes share.
+SHARED = ("train-picker", "pick", "train", "classify", "assign")
 
 
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
@@ -52,30 +54,32 @@ def main(arguments: list[str] | None = None) -> int:
     """
     arguments = sys.argv[1:] if arguments is None else arguments
     asked = arguments[0] if arguments and arguments[0] in COMMANDS else None
-    args = build_parser(asked).parse_args(arguments)
+    args = _parsed(asked, arguments)
     try:
-        args.run_command(args)
-    except InputError as error:
-        return _fail(str(error))
+        if distributed.world() > 1 and asked not in SHARED:
+            raise InputError(f"{asked} runs as one process: start it without torchrun. Those that share their work are "
+                             f"{', '.join(SHARED)}.")
+        with distributed.session():
+            args.run_command(args)
     except KeyboardInterrupt:
         return _fail("interrupted. Start the same command again to continue.")
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
+    except Exception as error:
+        message = explanation(error)
+        if message is None:
             raise
-        return _fail(_disk_message(error))
+        return _fail(message)
     return 0
+
+
+def _parsed(asked: str | None, arguments: list[str]) -> argparse.Namespace:
+    quiet = contextlib.nullcontext() if distributed.is_main() else contextlib.redirect_stderr(io.StringIO())
+    with quiet:
+        return build_parser(asked).parse_args(arguments)
 
 
 def _fail(message: str) -> int:
     print(f"siamese2d-engine: error: {message}", file=sys.stderr, flush=True)
     return 2
-
-
-def _disk_message(error: OSError) -> str:
-    where = error.filename or "the output folder"
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return f"{where}: the disk is full ({os.strerror(error.errno)}). Free some space and start the same command again."
-    return f"{where}: can't be read or written ({os.strerror(error.errno)}). Check its permissions, or choose another folder."
 
 
 if __name__ == "__main__":

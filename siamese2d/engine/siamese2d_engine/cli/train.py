@@ -141,6 +141,9 @@ def _add_training(training: argparse._ArgumentGroup) -> None:
     training.add_argument("--patience", type=common.positive_int, default=None, metavar="EPOCHS",
                           help=f"stop after so many epochs ({Settings.patience}) without progress on held-out "
                           "particles")
+    training.add_argument("--memory", type=common.positive_float, default=None, metavar="GB",
+                          help=f"memory for the particles that are trained on ({Settings.memory:g}), of each process; of "
+                          "a larger set a random part is trained on, and all are embedded")
     training.add_argument("--plot", action=argparse.BooleanOptionalAction, default=None,
                           help="place up to 2,000 particles in a plane by PCA and t-SNE (map in training.json); on in "
                           "presets")

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from siamese2d_engine.embedding.centring import shift_spectra
-from siamese2d_engine.embedding.prepare import soft_mask, to_images
+from siamese2d_engine.embedding.prepare import align, soft_mask, to_images
 from siamese2d_engine.embedding.steerable import SteerableFilters, coefficients
 
 RINGS, HARMONICS, ANGLES = 12, 14, 32
@@ -58,21 +58,24 @@ class AverageCentring(nn.Module):
         return shift_spectra(spectra, offsets[torch.stack(fits).argmax(dim=0)])
 
 
-def average_centring(aligned: Tensor, labels: Tensor) -> AverageCentring:
-    """Matched filters from particles that are aligned to their classes.
+def average_centring(spectra: Tensor, labels: Tensor, alignment: tuple[Tensor, Tensor, Tensor]) -> AverageCentring:
+    """Matched filters from particles and their alignment to their classes.
 
     Parameters
     ----------
-    aligned
-        Spectra ``(n, w, w // 2 + 1)``.
+    spectra
+        ``(n, w, w // 2 + 1)``.
     labels
         Classes ``(n,)`` from 0, each with members.
+    alignment
+        Shifts, angles and flips for `align`.
     """
-    width, classes = aligned.shape[-2], int(labels.max()) + 1
-    centring = AverageCentring(width, classes).to(aligned.device)
-    place = labels.to(aligned.device)
-    sums = torch.zeros((classes, *aligned.shape[1:]), dtype=aligned.dtype, device=aligned.device)
-    sums.index_add_(0, place, aligned)
+    width, classes = spectra.shape[-2], int(labels.max()) + 1
+    centring = AverageCentring(width, classes).to(spectra.device)
+    place = labels.to(spectra.device)
+    sums = torch.zeros((classes, *spectra.shape[1:]), dtype=spectra.dtype, device=spectra.device)
+    for rows in torch.arange(len(spectra)).split(CHUNK):
+        sums.index_add_(0, place[rows], align(spectra[rows], *(part[rows].to(spectra.device) for part in alignment)))
     averages = to_images(sums / torch.bincount(place)[:, None, None]) * soft_mask(width, width / 2 - 1).to(place.device)
     weights = coefficients(averages, centring.filters.basis).conj().permute(1, 2, 0)
     weights = torch.stack([weights.real, weights.imag])

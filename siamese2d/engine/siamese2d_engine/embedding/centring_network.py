@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import relu
 
+from siamese2d_engine.data_parallel import in_parallel
 from siamese2d_engine.devices import seed_from, seeded_generator
 from siamese2d_engine.embedding.centring import shift_spectra
 from siamese2d_engine.embedding.prepare import soft_mask, to_images
@@ -81,12 +82,13 @@ def train_centring(spectra: Tensor, seed: int, device: torch.device | str) -> Ce
         torch.manual_seed(seed_from(seed, CENTRING))
         network = CentringNetwork(width).to(device)
     optimizer = torch.optim.Adam(network.parameters(), lr=LEARNING_RATE)
+    shared = in_parallel(network)
     mask = soft_mask(width, width / 2 - 1).to(device)
-    network.train()
+    shared.train()
     for step in progress(range(STEPS), "learn centres", unit="step"):
         generator = seeded_generator(seed, CENTRING, step)
         batch = torch.randint(len(spectra), (min(BATCH, len(spectra)),), generator=generator)
-        loss = _loss(network, spectra[batch.to(spectra.device)].to(device), mask, generator)
+        loss = _loss(shared, spectra[batch.to(spectra.device)].to(device), mask, generator)
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step, STEPS, LEARNING_RATE)
         optimizer.zero_grad()

@@ -4,6 +4,8 @@ import numpy as np
 from sklearn.cluster import KMeans
 from sklearn.metrics import silhouette_score
 
+from siamese2d_engine.progress import progress
+
 RANGE = (2, 3, 4, 6, 8, 12, 16, 24, 32)
 SUBSAMPLE = 2000
 
@@ -25,7 +27,7 @@ def elbow(vectors: np.ndarray, seed: int) -> list[dict]:
     chosen = vectors[np.sort(random.choice(len(vectors), min(SUBSAMPLE, len(vectors)), replace=False))]
     distinct = len(np.unique(chosen, axis=0))
     rows = []
-    for k in RANGE:
+    for k in progress(RANGE, "elbow", unit="clustering"):
         # The silhouette needs fewer classes than particles.
         if k > min(distinct, len(chosen) // 4):
             break

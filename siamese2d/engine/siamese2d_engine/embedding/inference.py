@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from siamese2d_engine import distributed
+from siamese2d_engine.batches import shrinking_batches
 from siamese2d_engine.embedding.averages import AverageCentring
 from siamese2d_engine.embedding.centring import find_shifts, shift_spectra
 from siamese2d_engine.embedding.centring_network import CentringNetwork, apply_centring
@@ -29,7 +31,7 @@ from siamese2d_engine.progress import progress
 
 KIND = "embedding"
 # Particles whose spectra are in memory at a time.
-CHUNK = 20_000
+CHUNK = 4096
 
 
 @dataclass
@@ -150,11 +152,16 @@ def embed(model_path: str | os.PathLike, particles: ParticleSet, device: torch.d
     InputError
         When the model doesn't fit, or a particle is constant or not finite.
     """
-    model = load_embedding_model(model_path)
+    return embed_particles(load_embedding_model(model_path), particles, device, batch_size, report)
+
+
+def embed_particles(model: EmbeddingModel, particles: ParticleSet, device: torch.device | str = "cpu",
+                    batch_size: int = 512, report: Callable[[str], None] = print) -> np.ndarray:
+    """As `embed`, by a model in memory; several processes share the particles."""
     if model.aligned and given_alignment(particles, model.preparation) is None:
         report("The model was trained on aligned particles; these have no alignment, so they are "
                f"{'centred only' if model.centre else 'taken as they are'}.")
-    vectors = np.empty((len(particles), model.dimensions), np.float32)
+    vectors = torch.zeros(len(particles), model.dimensions)
     said: set[str] = set()
 
     def report_once(message: str) -> None:
@@ -162,12 +169,14 @@ def embed(model_path: str | os.PathLike, particles: ParticleSet, device: torch.d
             said.add(message)
             report(message)
 
-    for start in range(0, len(particles), CHUNK):
-        rows = np.arange(start, min(start + CHUNK, len(particles)))
+    mine = distributed.share(range(len(particles)))
+    for start in range(mine.start, mine.stop, CHUNK):
+        rows = np.arange(start, min(start + CHUNK, mine.stop))
         part = particles.subset(rows)
         spectra = read_spectra(part, model.preparation, report_once, rows).to(device)
-        vectors[rows] = embed_spectra(model, centred(spectra, part, model), device, batch_size)
-    return vectors
+        vectors[rows] = torch.from_numpy(embed_spectra(model, centred(spectra, part, model), device, batch_size))
+    distributed.add(vectors)
+    return vectors.numpy()
 
 
 def centred(spectra: Tensor, particles: ParticleSet, model: EmbeddingModel) -> Tensor:
@@ -199,14 +208,22 @@ def given_alignment(particles: ParticleSet, preparation: Preparation) -> tuple[T
     return shifts, angles, flips
 
 
+def embed_shared(model: EmbeddingModel, spectra: Tensor, device: torch.device | str = "cpu") -> np.ndarray:
+    """Vectors ``(n, d)`` of prepared and centred spectra that all processes hold; they share the work."""
+    mine = torch.from_numpy(embed_spectra(model, distributed.share(spectra), device))
+    return distributed.joined(mine, len(spectra)).numpy()
+
+
 def embed_spectra(model: EmbeddingModel, spectra: Tensor, device: torch.device | str = "cpu",
                   batch_size: int = 512) -> np.ndarray:
-    """Vectors ``(n, d)`` of prepared and centred spectra."""
+    """Vectors ``(n, d)`` of prepared and centred spectra; by this process alone."""
     network = model.network.to(device).eval()
     mask = soft_mask(model.preparation.working_box, model.preparation.mask_radius).to(device)
-    vectors = []
+
+    def vectors_of(rows: slice) -> Tensor:
+        return network(to_images(spectra[rows].to(device)) * mask).cpu()
+
     with torch.inference_mode():
-        for batch in progress(spectra.split(batch_size), "embed", unit="chunk"):
-            vectors.append(network(to_images(batch.to(device)) * mask).cpu())
-    joined = torch.cat(vectors)
+        batches = shrinking_batches(vectors_of, len(spectra), batch_size)
+        joined = torch.cat(list(progress(batches, "embed", len(spectra), "particle", count=len)))
     return (torch.nn.functional.normalize(joined) if model.unit_length else joined).numpy()

@@ -4,6 +4,8 @@ import numpy as np
 from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
 
+from siamese2d_engine.progress import work
+
 SUBSAMPLE = 2000
 COMPONENTS = 30
 PERPLEXITY = 30.0
@@ -30,8 +32,9 @@ def two_step_map(vectors: np.ndarray, seed: int) -> dict:
         return {"rows": rows.tolist(), "x": [0.0] * len(rows), "y": [0.0] * len(rows), "explained": 1.0}
     pca = PCA(min(COMPONENTS, chosen.shape[1], len(rows) - 1), svd_solver="full")
     reduced = pca.fit_transform(chosen)
-    places = TSNE(2, perplexity=min(PERPLEXITY, (len(rows) - 1) / 3), init=_start(reduced),
-                  random_state=seed % 2**32).fit_transform(reduced)
+    with work("map"):
+        places = TSNE(2, perplexity=min(PERPLEXITY, (len(rows) - 1) / 3), init=_start(reduced),
+                      random_state=seed % 2**32).fit_transform(reduced)
     return {"rows": rows.tolist(), "x": places[:, 0].round(3).tolist(), "y": places[:, 1].round(3).tolist(),
             "explained": float(pca.explained_variance_ratio_.sum())}
 

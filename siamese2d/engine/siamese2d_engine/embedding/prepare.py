@@ -126,8 +126,9 @@ def read_spectra(particles: ParticleSet, preparation: Preparation, report: Calla
         report("The particles have no CTF (no rlnDefocusU): phases are not flipped.")
     width = preparation.working_box
     spectra = torch.empty(len(particles), width, width // 2 + 1, dtype=torch.complex64)
-    chunks = -(-len(particles) // CHUNK)
-    for positions, images in progress(particles.images.chunks(CHUNK), "prepare", total=chunks, unit="chunk"):
+    chunks = progress(particles.images.chunks(CHUNK), "prepare", len(particles), "particle",
+                      count=lambda chunk: len(chunk[0]))
+    for positions, images in chunks:
         _check(images, positions if rows is None else rows[positions], particles, positions)
         chunk_ctf = None if ctf is None else ctf.subset(positions)
         spectra[torch.as_tensor(positions)] = _spectra(torch.from_numpy(images), box, particles.pixel_size, chunk_ctf,

@@ -49,6 +49,8 @@ class Settings:
         Of the contrastive mode: k of k-means; rounds; features for the labels of the first round.
     patience : int
         Stop after so many epochs without a lower validation loss.
+    memory : float
+        Gigabytes (10^9 bytes) for the particles that are trained on; a random part of a larger set is.
     plot : bool
         Place the particles in a plane for a plot (principal components, then t-SNE).
     seed : int
@@ -71,6 +73,7 @@ class Settings:
     rounds: int = 3
     first_labels: str = "invariant"
     patience: int = 5
+    memory: float = 4.0
     plot: bool = False
     seed: int = 0
 

@@ -8,26 +8,25 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor
 
-from siamese2d_engine.embedding.averages import HARMONICS, average_centring
-from siamese2d_engine.embedding.centring import fit_profile
-from siamese2d_engine.embedding.centring_network import CentringNetwork, train_centring
+from siamese2d_engine import distributed
+from siamese2d_engine.embedding.averages import HARMONICS
+from siamese2d_engine.embedding.centring_network import CentringNetwork
 from siamese2d_engine.embedding.elbow import elbow, kmeans_labels
 from siamese2d_engine.embedding.inference import (
     EmbeddingModel,
-    centred,
-    embed_spectra,
+    embed_particles,
+    embed_shared,
     given_alignment,
     load_embedding_model,
-    roughly_centred,
     save_embedding_model,
 )
 from siamese2d_engine.embedding.map import two_step_map
 from siamese2d_engine.embedding.networks import build_network
-from siamese2d_engine.embedding.prepare import Preparation, align, read_spectra
+from siamese2d_engine.embedding.prepare import Preparation
 from siamese2d_engine.embedding.settings import Architecture, Settings
 from siamese2d_engine.embedding.training import Progress, load_progress, train_round
+from siamese2d_engine.embedding.training_data import trained_on, training_spectra
 from siamese2d_engine.embedding.work import Work
 from siamese2d_engine.errors import InputError
 from siamese2d_engine.evaluate.embeddings import cosine_matrix, diagonal_dominance
@@ -44,7 +43,7 @@ CLASS_COLUMN = "rlnClassNumber"
 def train_embedding(run: Run, particles: ParticleSet, source: Path, settings: Settings, architecture: Architecture,
                     device: torch.device | str = "cpu", start: Path | None = None,
                     backbone: Path | None = None) -> None:
-    """Train an encoder and embed the particles that it was trained on.
+    """Train an encoder and embed the particles. Where these are too many to be held, it is trained on some of them.
 
     Writes ``embedding.safetensors``, ``embeddings.npy`` and ``training.json`` into the run's folder, and keeps
     ``checkpoint.safetensors`` while training, to resume from.
@@ -73,22 +72,35 @@ def train_embedding(run: Run, particles: ParticleSet, source: Path, settings: Se
     model = load_embedding_model(start) if start else _new_model(particles, architecture, settings, classes)
     model = replace(model, mode=settings.mode, unit_length=settings.mode != "contrastive")
     averages = start is None and architecture.filters == "averages"
-    spectra = _prepare(run, particles, source, model, start is None, settings.seed, device,
-                       labels if averages else None)
+    rows = trained_on(len(particles), model, settings.memory, labels, settings.seed)
+    chosen = particles
+    if len(rows) < len(particles):
+        run.warn(f"{len(rows)} of {len(particles)} particles, drawn at random, fit into --memory {settings.memory:g} and "
+                 "are trained on; all are embedded.")
+        chosen, labels = particles.subset(rows), None if labels is None else labels[rows]
+    spectra = training_spectra(run, chosen, source, model, start is None, settings.seed, device,
+                               labels if averages else None)
     checkpoint = run.path("checkpoint.safetensors")
     work = Work(run, model, spectra, settings, start is None, device, backbone)
     progress = load_progress(checkpoint) if checkpoint.exists() else Progress(1, [], work.first_labels(labels), {})
     while True:
         trained = work.trained(progress.round)
-        train_round(trained, work.objective(progress), settings, progress, checkpoint, _print_record)
+        train_round(trained, work.objective(progress), settings, progress, checkpoint)
         model.network = work.encoder(trained)
         if progress.round >= _rounds(settings):
             break
-        vectors = embed_spectra(model, spectra, device)
-        next_labels = torch.as_tensor(kmeans_labels(vectors, settings.classes, settings.seed)).long()
+        vectors = embed_shared(model, spectra, device)
+        found = distributed.from_main(lambda: kmeans_labels(vectors, settings.classes, settings.seed))
+        next_labels = torch.as_tensor(found).long()
         progress = Progress(progress.round + 1, progress.records, next_labels, {})
-    _write(run, model, progress, spectra, settings, device)
-    checkpoint.unlink(missing_ok=True)
+    if chosen is particles:
+        vectors = embed_shared(model, spectra, device)
+    else:
+        del spectra, work
+        vectors = embed_particles(model, particles, device, report=run.warn)
+    if distributed.is_main():
+        _write(run, model, progress, vectors, rows, settings, device)
+        checkpoint.unlink(missing_ok=True)
 
 
 def _best_clusters(vectors: np.ndarray, groups: list[dict], seed: int) -> np.ndarray:
@@ -162,50 +174,26 @@ def _new_model(particles: ParticleSet, architecture: Architecture, settings: Set
                           settings.mode, {})
 
 
-def _prepare(run: Run, particles: ParticleSet, source: Path, model: EmbeddingModel, fit: bool, seed: int,
-             device: torch.device | str, labels: np.ndarray | None) -> Tensor:
-    """Prepared and centred spectra; `fit` learns the model's centring first, and `labels` ask for that by averages."""
-    spectra = read_spectra(particles, model.preparation, run.warn).to(device)
-    if fit and model.centre:
-        model.profile = fit_profile(spectra).cpu()
-        model.centring = train_centring(roughly_centred(spectra, model), seed, device)
-    if labels is not None:
-        alignment = given_alignment(particles, model.preparation)
-        if alignment is None:
-            raise InputError(f"{source}: no columns rlnAnglePsi, rlnOriginXAngst and rlnOriginYAngst, which averages "
-                             "need. Give the particles of an aligned classification, or train with --filters random.")
-        aligned = align(spectra, *(part.to(spectra.device) for part in alignment))
-        model.averages = average_centring(aligned, torch.as_tensor(labels))
-    if model.aligned and given_alignment(particles, model.preparation) is not None:
-        print("The particles are aligned by their columns rlnAnglePsi, rlnOriginXAngst and rlnOriginYAngst.",
-              flush=True)
-    return centred(spectra, particles, model)
-
-
 def _rounds(settings: Settings) -> int:
     return settings.rounds if settings.mode == "contrastive" else 1
 
 
-def _print_record(record: dict) -> None:
-    print(f"round {record['round']}, epoch {record['epoch']}: loss {record['loss']:.4f}, held out "
-          f"{record['validation_loss']:.4f}", flush=True)
-
-
-def _write(run: Run, model: EmbeddingModel, progress: Progress, spectra: Tensor, settings: Settings,
-           device: torch.device | str) -> None:
-    vectors = embed_spectra(model, spectra, device)
+def _write(run: Run, model: EmbeddingModel, progress: Progress, vectors: np.ndarray, rows: np.ndarray,
+           settings: Settings, device: torch.device | str) -> None:
+    """The files; `rows` are the particles that were trained on."""
     with atomic_path(run.path("embeddings.npy")) as partial:
         np.save(partial, vectors)
     record = {
-        "mode": settings.mode, "network": model.network_name, "particles": len(vectors), "dimensions": model.dimensions,
+        "mode": settings.mode, "network": model.network_name, "particles": len(rows), "dimensions": model.dimensions,
         "epochs": progress.records, "best_epoch": progress.best_epoch, "rounds": progress.round,
     }
     model.training = record
     save_embedding_model(run.path("embedding.safetensors"), model)
     groups = elbow(vectors, settings.seed)
-    labels = progress.labels.numpy() if len(progress.labels) else _best_clusters(vectors, groups, settings.seed)
+    trained = vectors[rows]
+    labels = progress.labels.numpy() if len(progress.labels) else _best_clusters(trained, groups, settings.seed)
     plane = {"map": two_step_map(vectors, settings.seed)} if settings.plot else {}
-    content = {**record, "device": str(device), "elbow": groups, "cosine": _cosine_record(vectors, labels), **plane}
+    content = {**record, "device": str(device), "elbow": groups, "cosine": _cosine_record(trained, labels), **plane}
     write_json(run.path("training.json"), content)
     best = progress.of_round[progress.best_epoch - 1]
     run.results.update(particles=len(vectors), best_epoch=progress.best_epoch, validation_loss=best["validation_loss"])

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from siamese2d_engine import distributed
+from siamese2d_engine.data_parallel import in_parallel
 from siamese2d_engine.embedding.objectives import Objective
 from siamese2d_engine.embedding.settings import Settings
 from siamese2d_engine.errors import InputError
 from siamese2d_engine.io.models import load_model, save_model
+from siamese2d_engine.progress import progress as show_progress
+from siamese2d_engine.progress import work
 
 WARM_UP = 0.2
 MOMENTUM = 0.9
@@ -53,8 +56,8 @@ class Progress:
         return min(done, key=lambda record: record["validation_loss"])["epoch"] if done else 0
 
 
-def train_round(network: nn.Module, objective: Objective, settings: Settings, progress: Progress, checkpoint: Path,
-                report: Callable[[dict], None]) -> None:
+def train_round(network: nn.Module, objective: Objective, settings: Settings, progress: Progress,
+                checkpoint: Path) -> None:
     """Train `network` to the end of the round that `progress` is in, and leave the best weights in it.
 
     Parameters
@@ -67,8 +70,6 @@ def train_round(network: nn.Module, objective: Objective, settings: Settings, pr
         State before; updated. If it has epochs of this round, the weights and the optimiser come from `checkpoint`.
     checkpoint
         Written after every epoch.
-    report
-        Called with the record of each epoch.
 
     Raises
     ------
@@ -79,20 +80,26 @@ def train_round(network: nn.Module, objective: Objective, settings: Settings, pr
     epoch = len(progress.of_round)
     if epoch:
         _restore(checkpoint, network, optimizer)
-    while epoch < settings.epochs and epoch - progress.best_epoch < settings.patience:
-        epoch += 1
-        loss = _train_epoch(network, objective, optimizer, settings, epoch)
-        network.eval()
-        with torch.no_grad():
-            validation_loss = objective.validation_loss(network)
-        if not (math.isfinite(loss) and math.isfinite(validation_loss)):
-            raise InputError(f"The loss is not finite in epoch {epoch}. Lower --learning-rate.")
-        record = {"epoch": epoch, "round": progress.round, "loss": loss, "validation_loss": validation_loss}
-        progress.records.append(record)
-        if progress.best_epoch == epoch:
-            progress.best = {name: tensor.detach().cpu().clone() for name, tensor in network.state_dict().items()}
-        _save(checkpoint, network, optimizer, progress)
-        report(record)
+    shared = in_parallel(network)
+    label = f"train, round {progress.round} of {settings.rounds}" if settings.mode == "contrastive" else "train"
+    with work(label, settings.epochs, "epoch", done=epoch) as meter:
+        while epoch < settings.epochs and epoch - progress.best_epoch < settings.patience:
+            epoch += 1
+            loss = _train_epoch(shared, objective, optimizer, settings, epoch)
+            shared.eval()
+            with torch.no_grad():
+                validation_loss = objective.validation_loss(shared)
+            # Processes must not differ in the last digit of what they decide by.
+            loss, validation_loss = distributed.from_main(lambda: (loss, validation_loss))
+            if not (math.isfinite(loss) and math.isfinite(validation_loss)):
+                raise InputError(f"The loss is not finite in epoch {epoch}. Lower --learning-rate.")
+            record = {"epoch": epoch, "round": progress.round, "loss": loss, "validation_loss": validation_loss}
+            progress.records.append(record)
+            if progress.best_epoch == epoch:
+                progress.best = {name: tensor.detach().cpu().clone() for name, tensor in network.state_dict().items()}
+            if distributed.is_main():
+                _save(checkpoint, network, optimizer, progress)
+            meter.advance(detail=f"loss {loss:.4f}, held out {validation_loss:.4f}")
     network.load_state_dict(progress.best)
     network.eval()
 
@@ -125,7 +132,7 @@ def _train_epoch(network: nn.Module, objective: Objective, optimizer: torch.opti
     per_epoch = objective.steps(epoch)
     before, steps = (epoch - 1) * per_epoch, settings.epochs * per_epoch
     total = 0.0
-    for step, loss in enumerate(objective.losses(network, epoch)):
+    for step, loss in enumerate(show_progress(objective.losses(network, epoch), f"epoch {epoch}", per_epoch, "batch")):
         if settings.schedule == "cosine":
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(before + step, steps, settings.learning_rate)

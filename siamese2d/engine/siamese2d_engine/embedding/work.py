@@ -9,12 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from siamese2d_engine import distributed
 from siamese2d_engine.devices import seed_from, seeded_generator
 from siamese2d_engine.embedding.backbone_network import FEATURE_CHUNK, FrozenResNet50, SimSiam
 from siamese2d_engine.embedding.drawn_objectives import DrawnComparisons
 from siamese2d_engine.embedding.elbow import kmeans_labels
 from siamese2d_engine.embedding.features import invariant_features, pca_features
-from siamese2d_engine.embedding.inference import EmbeddingModel, embed_spectra
+from siamese2d_engine.embedding.inference import EmbeddingModel, embed_shared
 from siamese2d_engine.embedding.networks import NETWORKS, build_network
 from siamese2d_engine.embedding.objectives import Contrastive, Objective, SelfSupervised, Triplet
 from siamese2d_engine.embedding.prepare import soft_mask
@@ -113,8 +114,9 @@ class Work:
             raise InputError(f"--classes {settings.classes}: more than half of the {len(self.spectra)} particles. "
                              "Give fewer classes, or more particles.")
         features = (self._first_features() if self.new else
-                    embed_spectra(self.model, self.spectra, self.device))
-        return torch.as_tensor(kmeans_labels(features, settings.classes, settings.seed)).long()
+                    embed_shared(self.model, self.spectra, self.device))
+        found = distributed.from_main(lambda: kmeans_labels(features, settings.classes, settings.seed))
+        return torch.as_tensor(found).long()
 
     def objective(self, progress: Progress) -> Objective:
         """What to train for in the present round."""
@@ -156,13 +158,16 @@ class Work:
             network.backbone = random_backbone(50, self._plain.plain(self.spectra), self.settings.seed)
         network.to(self.device)
 
+    def _features(self, images: Tensor) -> Tensor:
+        return distributed.joined(self.model.network.features(distributed.share(images)), len(images))
+
     def _cached_features(self) -> Tensor:
         """Features ``(n, 1 + copies, d)`` of plain images and, where views are random, of some of them."""
         views: list[ViewMaker] = [self._plain] + [self._views] * (COPIES if self.settings.views != "plain" else 0)
         generator = seeded_generator(self.settings.seed, CACHE)
         columns = []
         for view in views:
-            chunks = show_progress(self.spectra.split(FEATURE_CHUNK), "backbone", unit="chunk")
-            columns.append(torch.cat([self.model.network.features(view.one(chunk, generator).to(self.device))
-                                      for chunk in chunks]))
+            chunks = show_progress(self.spectra.split(FEATURE_CHUNK), "backbone", len(self.spectra), "particle",
+                                   count=len)
+            columns.append(torch.cat([self._features(view.one(chunk, generator).to(self.device)) for chunk in chunks]))
         return torch.stack(columns, dim=1)

@@ -129,6 +129,8 @@ def read_vectors(path: Path, count: int, particles: Path) -> np.ndarray:
         raise InputError(f"{path}: the file does not exist. Check --embeddings.") from error
     except (OSError, ValueError, EOFError) as error:
         raise InputError(f"{path}: can't be read as a NumPy file. Give embeddings.npy of train.") from error
+    if not isinstance(vectors, np.ndarray):
+        raise InputError(f"{path}: this is an archive, not one NumPy array. Give embeddings.npy of train.")
     if vectors.ndim != 2 or len(vectors) != count or not np.isfinite(vectors).all():
         raise InputError(
             f"{path}: {' x '.join(map(str, vectors.shape))} values, but {particles} needs finite vectors for its "

@@ -1,7 +1,9 @@
 """Files that appear whole or not at all: written beside, then renamed."""
 
+import errno
 import json
 import os
+import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +18,11 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
     """Yield a temporary path beside `path`; rename it to `path` on success, remove it on any error.
 
     The temporary name ends like `path`, because some writers choose the format by the ending.
+
+    Raises
+    ------
+    OSError
+        If the disk doesn't take the file: with its number, and the name of `path`, whichever library wrote.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -27,8 +34,28 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
         _flush_to_disk(partial)
         partial.chmod(0o666 & ~_umask())
         partial.replace(path)
+    except Exception as error:
+        number = _disk_error(error)
+        if number is None or getattr(error, "filename", None) not in (None, str(partial)):
+            raise
+        raise OSError(number, os.strerror(number), str(path)) from error
     finally:
         partial.unlink(missing_ok=True)
+
+
+def _disk_error(error: Exception) -> int | None:
+    """Number of the operating system's error behind `error`; None if it has another cause.
+
+    The operating system names no file when a write fails; safetensors has the number in its text; NumPy says only how much
+    it could write.
+    """
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno
+    text = str(error)
+    if re.fullmatch(r"\d+ requested and \d+ written", text):
+        return errno.ENOSPC
+    found = re.search(r"\(os error (\d+)\)", text)
+    return int(found[1]) if found else None
 
 
 def _flush_to_disk(path: Path) -> None:

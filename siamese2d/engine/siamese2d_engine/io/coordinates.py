@@ -1,4 +1,4 @@
-"""Particle coordinates: STAR, or CSV/TSV as other programs and annotators write them."""
+"""Particle coordinates: STAR, .cs, or CSV/TSV as other programs and annotators write them."""
 
 import os
 from pathlib import Path
@@ -7,10 +7,12 @@ import numpy as np
 import pandas as pd
 
 from siamese2d_engine.errors import InputError
+from siamese2d_engine.io.cryosparc import read_tables
 from siamese2d_engine.io.images import image_shape
-from siamese2d_engine.io.micrographs import NAME, MicrographSet, stem_of
-from siamese2d_engine.io.star import read_star, write_star
+from siamese2d_engine.io.micrographs import NAME, MicrographSet, resolve, stem_of
+from siamese2d_engine.io.star import write_star
 
+LIST = "rlnMicrographCoordinates"
 X, Y, SCORE = "rlnCoordinateX", "rlnCoordinateY", "rlnAutopickFigureOfMerit"
 TEXT_NAMES = {"micrograph": NAME, "image_name": NAME, "x": X, "x_coord": X, "y": Y, "y_coord": Y, "score": SCORE}
 TEXT_ENDINGS = (".csv", ".tsv", ".txt")
@@ -102,11 +104,21 @@ def _check_inside(path: Path, rows: pd.DataFrame) -> None:
 
 
 def _read_blocks(path: Path) -> pd.DataFrame:
-    blocks = read_star(path)
+    blocks = read_tables(path)
     for table in blocks.values():
         if {X, Y} & set(table):
             return table
+        if {NAME, LIST} <= set(table):
+            return pd.concat([_of_micrograph(path, *row) for row in zip(table[NAME], table[LIST])], ignore_index=True)
     return next(iter(blocks.values()))
+
+
+def _of_micrograph(path: Path, name: str, listed: str) -> pd.DataFrame:
+    """Positions from the file that RELION keeps for each micrograph."""
+    found = next((table for table in read_tables(resolve(str(listed), path)).values() if {X, Y} <= set(table)), None)
+    if found is None:
+        raise InputError(f"{path}: {listed} has no columns {X} and {Y}. Pick that micrograph again, or remove its row.")
+    return found.assign(**{NAME: name})
 
 
 def _read_text(path: Path) -> pd.DataFrame:

@@ -3,6 +3,7 @@
 import os
 import struct
 import warnings
+from io import FileIO
 from pathlib import Path
 
 import mrcfile
@@ -23,6 +24,8 @@ MRC_HEADER_BYTES = 1024
 # A 16k x 16k detector is 0.27 Gpx; beyond this a header is taken for damaged rather than memory asked for.
 LARGEST_IMAGE_PIXELS = 2**31
 Image.MAX_IMAGE_PIXELS = LARGEST_IMAGE_PIXELS
+# Deflate packs at most 1032 times; a header that needs more is damaged.
+MOST_COMPRESSION = 1100
 
 
 def read_image(path: str | os.PathLike) -> np.ndarray:
@@ -41,8 +44,7 @@ def read_image(path: str | os.PathLike) -> np.ndarray:
     path = Path(path)
     image = _guarded(path, _reader(path))
     if image.ndim != 2:
-        raise InputError(f"{path}: shape {image.shape} is not a single grey image. Average the frames of a movie first; "
-                         "save colour pictures as grey.")
+        raise _not_one_image(path, image.shape)
     image = np.ascontiguousarray(image, dtype=np.float32)
     if not np.isfinite(image).all():
         bad = int(image.size - np.isfinite(image).sum())
@@ -134,9 +136,41 @@ class MrcLayout:
             raise InputError(f"{path}: the file has {found} bytes but its header needs {needed}. It is truncated; copy it "
                              "again.")
 
-    def map(self, path: Path) -> np.ndarray:
-        """Memory-map the pixels, ``(n, h, w)``, read-only."""
-        return np.memmap(path, dtype=self.dtype, mode="r", offset=self.offset, shape=self.shape)
+    def read(self, path: Path, indices) -> np.ndarray:
+        """Read images by their numbers, which count from 0, as float32, ``(k, h, w)``.
+
+        Files are read, not mapped: one that is cut off while it is mapped kills the process without a message.
+
+        Raises
+        ------
+        InputError
+            If the file has gone or became shorter since its header was read.
+        """
+        indices = np.asarray(indices, dtype=int)
+        images = np.empty((len(indices), *self.shape[1:]), dtype=np.float32)
+        order = np.argsort(indices, kind="stable")
+        runs = np.split(order, np.flatnonzero(np.diff(indices[order]) != 1) + 1) if len(indices) else []
+        try:
+            with open(path, "rb", buffering=0) as stream:
+                for run in runs:
+                    images[run] = self._consecutive(path, stream, indices[run[0]], len(run))
+        except OSError as error:
+            raise InputError(f"{path}: can't be read any more ({error.strerror}). Start the same command again when the file "
+                             "is back.") from error
+        return images
+
+    def _consecutive(self, path: Path, stream: FileIO, first: int, count: int) -> np.ndarray:
+        size = self.shape[1] * self.shape[2] * self.dtype.itemsize
+        values = np.empty(count * size, np.uint8)
+        stream.seek(self.offset + int(first) * size)
+        done = 0
+        while done < len(values):
+            read = stream.readinto(memoryview(values)[done:])
+            if not read:
+                raise InputError(f"{path}: the file became shorter while it was read. Start the same command again when it "
+                                 "is complete.")
+            done += read
+        return values.view(self.dtype).reshape(count, *self.shape[1:])
 
 
 def _byte_order(path: Path, header: bytes) -> str:
@@ -173,11 +207,16 @@ def _guarded(path: Path, read):
                          "type; copy or write it again.") from error
 
 
+def _not_one_image(path: Path, shape: tuple[int, ...]) -> InputError:
+    return InputError(f"{path}: shape {shape} is not a single grey image. Average the frames of a movie first; save colour "
+                      "pictures as grey.")
+
+
 def _reader(path: Path):
     ending = _ending(path)
     if ending in MRC_ENDINGS:
         return lambda: _read_mrc(path)
-    return (lambda: tifffile.imread(path)) if ending in TIFF_ENDINGS else (lambda: _read_picture(path))
+    return (lambda: _read_tiff(path)) if ending in TIFF_ENDINGS else (lambda: _read_picture(path))
 
 
 def _shape_reader(path: Path):
@@ -195,12 +234,37 @@ def _ending(path: Path) -> str:
 
 
 def _read_mrc(path: Path) -> np.ndarray:
-    pixels = MrcLayout.of(path).map(path)
-    return np.array(pixels[0] if len(pixels) == 1 else pixels)
+    layout = MrcLayout.of(path)
+    if layout.shape[0] > 1:
+        raise _not_one_image(path, layout.shape)
+    return layout.read(path, [0])[0]
+
+
+def _read_tiff(path: Path) -> np.ndarray:
+    with tifffile.TiffFile(path) as tiff:
+        series = tiff.series[0]
+        if len(series.shape) != 2:
+            raise _not_one_image(path, series.shape)
+        _check_claim(path, series.size, series.dtype.itemsize)
+        for page in filter(None, series.pages):
+            if page.is_tiled:
+                _check_claim(path, page.tilewidth * page.tilelength, series.dtype.itemsize)
+            if max(page.databytecounts, default=0) > path.stat().st_size:
+                raise InputError(f"{path}: a part of the image is said to be larger than the file. It is damaged or "
+                                 "truncated; copy it again.")
+        return series.asarray()
+
+
+def _check_claim(path: Path, pixels: int, bytes_per_pixel: int) -> None:
+    """Refuse an image that claims more pixels than its file can hold, before memory is asked for."""
+    if pixels > LARGEST_IMAGE_PIXELS or pixels * bytes_per_pixel > MOST_COMPRESSION * path.stat().st_size:
+        raise InputError(f"{path}: its header says {pixels:,} pixels, which a file of {path.stat().st_size:,} bytes does not "
+                         "hold. It is damaged or truncated; copy it again.")
 
 
 def _read_picture(path: Path) -> np.ndarray:
     with Image.open(path) as picture:
+        _check_claim(path, picture.width * picture.height, len(picture.getbands()))
         # Modes of one channel hold intensities; others are converted by their luminance.
         grey = picture if picture.mode in ("L", "I", "F", "I;16", "I;16B", "I;16L") else picture.convert("L")
         return np.asarray(grey)

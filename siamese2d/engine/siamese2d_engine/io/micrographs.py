@@ -9,8 +9,9 @@ import numpy as np
 import pandas as pd
 
 from siamese2d_engine.errors import InputError
+from siamese2d_engine.io.cryosparc import CS_ENDING, read_tables
 from siamese2d_engine.io.images import IMAGE_ENDINGS, read_pixel_size
-from siamese2d_engine.io.star import read_star, write_star
+from siamese2d_engine.io.star import write_star
 
 NAME = "rlnMicrographName"
 PIXEL_SIZE_COLUMNS = ("rlnMicrographPixelSize", "rlnMicrographOriginalPixelSize", "rlnImagePixelSize")
@@ -58,7 +59,7 @@ def read_micrographs(source, pixel_size: float | None = None) -> MicrographSet:
     Parameters
     ----------
     source : path or list of path
-        One STAR file, or image files and folders of them.
+        One STAR or .cs file, or image files and folders of them.
     pixel_size : float, optional
         Angstroms per pixel where neither the STAR file nor an MRC header says it; overrides headers, not STAR files.
 
@@ -68,7 +69,7 @@ def read_micrographs(source, pixel_size: float | None = None) -> MicrographSet:
         If there are no micrographs, a file is missing, two have the same stem, or a pixel size is unknown.
     """
     sources = [Path(s) for s in (source if isinstance(source, (list, tuple)) else [source])]
-    if len(sources) == 1 and sources[0].suffix == ".star":
+    if len(sources) == 1 and sources[0].suffix in (".star", CS_ENDING):
         return _from_star(sources[0], pixel_size)
     return _from_files(sources, pixel_size)
 
@@ -76,11 +77,16 @@ def read_micrographs(source, pixel_size: float | None = None) -> MicrographSet:
 def write_micrographs(star_path: str | os.PathLike, micrographs: MicrographSet, image_paths: list,
                       pixel_sizes: np.ndarray) -> None:
     """Write the same rows and columns with other image files and pixel sizes (RELION 3.1 STAR)."""
+    write_star(star_path, micrograph_tables(micrographs, image_paths, pixel_sizes))
+
+
+def micrograph_tables(micrographs: MicrographSet, image_paths: list, pixel_sizes: np.ndarray) -> dict[str, pd.DataFrame]:
+    """Blocks ``optics`` and ``micrographs`` of the same rows and columns with other image files and pixel sizes."""
     table = micrographs.table.drop(columns=[c for c in PIXEL_SIZE_COLUMNS if c in micrographs.table])
     table = table.assign(**{NAME: [str(path) for path in image_paths]})
     sizes = np.round(np.asarray(pixel_sizes, dtype=float), 6)
     optics, groups = _optics_by_pixel_size(micrographs, sizes)
-    write_star(star_path, {"optics": optics, "micrographs": table.assign(rlnOpticsGroup=groups)})
+    return {"optics": optics, "micrographs": table.assign(rlnOpticsGroup=groups)}
 
 
 def stem_of(name: str) -> str:
@@ -96,12 +102,12 @@ def resolve(name: str, star_path: Path) -> Path:
 
 
 def _from_star(star_path: Path, pixel_size: float | None) -> MicrographSet:
-    blocks = read_star(star_path)
+    blocks = read_tables(star_path)
     table = blocks.get("micrographs", blocks.get(""))
     if table is None:
         table = next((block for block in blocks.values() if NAME in block), None)
     if table is None or NAME not in table:
-        raise InputError(f"{star_path}: no column {NAME}. Give a STAR file of micrographs.")
+        raise InputError(f"{star_path}: no column {NAME}. Give a STAR or .cs file of micrographs.")
     if table.empty:
         raise InputError(f"{star_path}: the set of micrographs is empty.")
     table = table.drop_duplicates(NAME).reset_index(drop=True)

@@ -48,9 +48,11 @@ def load_model(path: str | os.PathLike, kind: str) -> tuple[dict, dict[str, torc
         with safe_open(path, framework="pt") as stream:
             header = json.loads((stream.metadata() or {})[HEADER_KEY])
             tensors = {name: stream.get_tensor(name) for name in stream.keys()}
-    except (SafetensorError, KeyError, ValueError, OSError) as error:
+    except (SafetensorError, KeyError, ValueError, OSError, RecursionError) as error:
         raise InputError(f"{path}: not a siamese2d model, or damaged. Use a file that train-picker or train wrote.") \
             from error
+    if not isinstance(header, dict):
+        raise InputError(f"{path}: not a siamese2d model, or damaged. Use a file that train-picker or train wrote.")
     if header.get("kind") != kind:
         raise InputError(f"{path}: this is a model of kind '{header.get('kind')}', but a '{kind}' model is needed.")
     return header, tensors

@@ -1,7 +1,8 @@
-"""Particle sets: the rows of a RELION STAR file (3.0 or 3.1) and their images, read lazily from stacks."""
+"""Particle sets: the rows of a RELION STAR file (3.0 or 3.1) or a .cs file and their images, read lazily from stacks."""
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,9 +13,10 @@ import numpy as np
 import pandas as pd
 
 from siamese2d_engine.errors import InputError
+from siamese2d_engine.io.cryosparc import SIGN, read_tables
 from siamese2d_engine.io.images import MrcLayout
 from siamese2d_engine.io.micrographs import resolve
-from siamese2d_engine.io.star import read_star, write_star
+from siamese2d_engine.io.star import write_star
 
 if TYPE_CHECKING:
     from siamese2d_engine.ctf import CtfParameters
@@ -62,7 +64,7 @@ class ParticleSet:
 
 
 class ParticleImages:
-    """Images of particles, mapped from their stacks and read on demand.
+    """Images of particles, read from their stacks on demand.
 
     Parameters
     ----------
@@ -72,6 +74,8 @@ class ParticleImages:
         For each particle, the position of its file in `stacks`.
     slice_of : ndarray of int
         For each particle, its image in that file, from 0.
+    sign_of : ndarray of float32, optional
+        For each particle, what its image is multiplied by.
 
     Raises
     ------
@@ -79,10 +83,12 @@ class ParticleImages:
         If a stack is missing or damaged, an image lies beyond its end, or the boxes differ or are not square.
     """
 
-    def __init__(self, stacks: list[Path], stack_of: np.ndarray, slice_of: np.ndarray):
+    def __init__(self, stacks: list[Path], stack_of: np.ndarray, slice_of: np.ndarray,
+                 sign_of: np.ndarray | None = None):
         self._stacks = stacks
         self._stack_of = np.asarray(stack_of)
         self._slice_of = np.asarray(slice_of)
+        self._sign_of = sign_of
         self._layouts = [_stack_layout(path) for path in stacks]
         self.box = _common_box(stacks, self._layouts)
         self._check_slices()
@@ -102,7 +108,11 @@ class ParticleImages:
 
     def subset(self, positions: np.ndarray) -> "ParticleImages":
         """The images at these positions."""
-        return ParticleImages(self._stacks, self._stack_of[positions], self._slice_of[positions])
+        # What is known of the stacks stays: reading their headers again for each of many parts takes long.
+        part = copy.copy(self)
+        part._stack_of, part._slice_of = self._stack_of[positions], self._slice_of[positions]
+        part._sign_of = None if self._sign_of is None else self._sign_of[positions]
+        return part
 
     def read(self, positions) -> np.ndarray:
         """Read images as float32, ``(k, box, box)``, in the order of `positions`."""
@@ -111,14 +121,14 @@ class ParticleImages:
         stacks = self._stack_of[positions]
         for stack in np.unique(stacks):
             wanted = np.flatnonzero(stacks == stack)
-            pixels = self._layouts[stack].map(self._stacks[stack])
-            images[wanted] = pixels[self._slice_of[positions[wanted]]]
-        return images
+            images[wanted] = self._layouts[stack].read(self._stacks[stack], self._slice_of[positions[wanted]])
+        return images if self._sign_of is None else images * self._sign_of[positions, None, None]
 
-    def chunks(self, size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Yield ``(positions, images)`` of up to `size` particles, in order."""
-        for start in range(0, len(self), size):
-            positions = np.arange(start, min(start + size, len(self)))
+    def chunks(self, size: int, rows: range | None = None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Yield ``(positions, images)`` of up to `size` particles, in order; of all, or of consecutive `rows`."""
+        rows = range(len(self)) if rows is None else rows
+        for start in range(rows.start, rows.stop, size):
+            positions = np.arange(start, min(start + size, rows.stop))
             yield positions, self.read(positions)
 
     def _check_slices(self) -> None:
@@ -132,12 +142,12 @@ class ParticleImages:
 
 
 def read_particles(star_path: str | os.PathLike, pixel_size: float | None = None) -> ParticleSet:
-    """Read a RELION 3.0 or 3.1 particle STAR file.
+    """Read a RELION 3.0 or 3.1 particle STAR file, or a .cs file of cryoSPARC.
 
     Parameters
     ----------
     star_path : path
-        The STAR file.
+        The STAR or .cs file.
     pixel_size : float, optional
         Angstroms per pixel for files that do not say it.
 
@@ -147,10 +157,10 @@ def read_particles(star_path: str | os.PathLike, pixel_size: float | None = None
         If the file or a stack can't be read, the set is empty, or pixel sizes or boxes differ.
     """
     star_path = Path(star_path)
-    blocks = read_star(star_path)
+    blocks = read_tables(star_path)
     table = next((block for block in blocks.values() if IMAGE in block), None)
     if table is None:
-        raise InputError(f"{star_path}: no column {IMAGE}. Give a STAR file of particles.")
+        raise InputError(f"{star_path}: no column {IMAGE}. Give a STAR or .cs file of particles.")
     if table.empty:
         raise InputError(f"{star_path}: the set of particles is empty.")
     table = table.reset_index(drop=True)
@@ -213,10 +223,12 @@ def ctf_parameters(particles: ParticleSet) -> CtfParameters | None:
 
 
 def _images_of(table: pd.DataFrame, star_path: Path) -> ParticleImages:
-    parts = table[IMAGE].astype(str).str.extract(r"^(?:(\d+)@)?(.+)$")
+    parts = table[IMAGE].astype(str).str.extract(r"^(?:0*(\d{1,9})@)?(.+)$")
     numbers = pd.to_numeric(parts[0]).fillna(1).astype(int).to_numpy()
     codes, names = pd.factorize(parts[1])
-    return ParticleImages([resolve(name, star_path) for name in names], codes, numbers - 1)
+    # cryoSPARC's tables say of particles that are dark on light that their images must be multiplied by -1.
+    signs = table[SIGN].to_numpy(np.float32) if SIGN in table and (table[SIGN] != 1).any() else None
+    return ParticleImages([resolve(name, star_path) for name in names], codes, numbers - 1, signs)
 
 
 def _stack_layout(path: Path) -> MrcLayout:

@@ -1,4 +1,4 @@
-"""Class averages of this or other programs: a STAR file that names them, or an MRC stack."""
+"""Class averages of this or other programs: a STAR or .cs file that names them, or an MRC stack."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,9 +7,9 @@ import numpy as np
 import pandas as pd
 
 from siamese2d_engine.errors import InputError
+from siamese2d_engine.io.cryosparc import read_tables
 from siamese2d_engine.io.images import MRC_ENDINGS, MrcLayout
 from siamese2d_engine.io.micrographs import resolve
-from siamese2d_engine.io.star import read_star
 
 COLUMNS = ("rlnReferenceImage", "rlnImageName")
 NUMBER = "rlnClassNumber"
@@ -38,7 +38,7 @@ class References:
 
 
 def read_references(path: Path) -> References:
-    """Read averages from a stack, or from the STAR file of classes or averages that names them.
+    """Read averages from a stack, or from the STAR or .cs file of classes or averages that names them.
 
     Raises
     ------
@@ -49,7 +49,7 @@ def read_references(path: Path) -> References:
         images, pixel_size = _read_stack(path)
         numbers = np.arange(1, len(images) + 1)
         return References(images, numbers, pixel_size, pd.DataFrame(index=range(len(images))))
-    found = ((block, name) for block in read_star(path).values() for name in COLUMNS if name in block and len(block))
+    found = ((block, name) for block in read_tables(path).values() for name in COLUMNS if name in block and len(block))
     table, column = next(found, (None, None))
     if table is None:
         raise InputError(f"{path}: no column {' or '.join(COLUMNS)} with images. Give classes.star of classify, or an MRC "
@@ -76,4 +76,4 @@ def _read_stack(path: Path) -> tuple[np.ndarray, float | None]:
     if not path.exists():
         raise InputError(f"{path}: the file does not exist. Check the path; it is taken relative to {Path.cwd()}.")
     layout = MrcLayout.of(path)
-    return np.array(layout.map(path), dtype=np.float32), layout.pixel_size
+    return layout.read(path, range(layout.shape[0])), layout.pixel_size

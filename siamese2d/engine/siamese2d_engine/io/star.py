@@ -7,6 +7,7 @@ to ``it"s.mrc``, reads ``a#b.mrc`` as ``a``, and writes the time into every file
 
 import os
 import re
+from bisect import bisect_right
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,8 +30,12 @@ TEXT_COLUMNS = (
     "rlnReferenceImage",
 )
 MISSING = "<NA>"
+# Tables of cryoSPARC have some hundreds; each costs time even without rows.
+MOST_COLUMNS = 4000
 # A quote ends a value only before a space, so that "it's" needs no care; an unquoted # begins a comment.
-TOKEN = re.compile(r"""'(?P<single>.*?)'(?=\s|$)|"(?P<double>.*?)"(?=\s|$)|(?P<comment>\#.*)|(?P<plain>\S+)""")
+QUOTED = {quote: re.compile(rf"{quote}(?=\s|$)") for quote in "'\""}
+PLAIN = re.compile(r"\S+")
+SPACE = re.compile(r"\s*")
 
 
 def read_star(path: str | os.PathLike) -> dict[str, pd.DataFrame]:
@@ -51,7 +56,7 @@ def read_star(path: str | os.PathLike) -> dict[str, pd.DataFrame]:
     blocks = _parse(path, _lines(path))
     if not blocks:
         raise InputError(f"{path}: no data block found; this is not a STAR file, or it is empty.")
-    return {block.name: block.table() for block in blocks}
+    return {name: block.table() for name, block in {block.name: block for block in blocks}.items()}
 
 
 def write_star(path: str | os.PathLike, blocks: dict[str, pd.DataFrame]) -> None:
@@ -67,10 +72,10 @@ def write_star(path: str | os.PathLike, blocks: dict[str, pd.DataFrame]) -> None
 
 @dataclass
 class _Block:
-    """One data block while it is read."""
+    """One data block while it is read; the columns are the keys of a dictionary, which keeps their order."""
 
     name: str
-    columns: list[str] = field(default_factory=list)
+    columns: dict[str, None] = field(default_factory=dict)
     rows: list[list[str]] = field(default_factory=list)
     is_loop: bool = False
 
@@ -110,7 +115,7 @@ def _parse(path: Path, lines: Iterable[str]) -> list[_Block]:
 def _add_line(block: _Block, line: str, values: list[str], where: str) -> None:
     """Take a line that is neither empty nor the start of a block."""
     if line.startswith("loop_") and len(values) == 1:
-        block.columns, block.rows, block.is_loop = [], [], True
+        block.columns, block.rows, block.is_loop = {}, [], True
     elif line.startswith("_") and not (block.is_loop and block.rows):
         _add_name(block, values, where)
     elif block.is_loop:
@@ -127,26 +132,41 @@ def _add_name(block: _Block, values: list[str], where: str) -> None:
     name = values[0][1:]
     if name in block.columns:
         raise InputError(f"{where}: the column {name} occurs twice in this block. Remove one of them.")
-    block.columns.append(name)
+    if len(block.columns) == MOST_COLUMNS:
+        raise InputError(f"{where}: more than {MOST_COLUMNS} columns. This is no table of particles or micrographs.")
+    block.columns[name] = None
     if not block.is_loop:
         if len(values) != 2:
             raise InputError(
                 f"{where}: {name} has {len(values) - 1} values instead of one. The file is truncated or "
                 "damaged there; mend this line."
             )
-        block.rows = [[*(block.rows[0] if block.rows else []), values[1]]]
+        block.rows = block.rows or [[]]
+        block.rows[0].append(values[1])
 
 
 def _split(line: str) -> list[str]:
     """Values of a line without quotes and comments."""
     if "'" not in line and '"' not in line and "#" not in line:
         return line.split()
-    values = []
-    for match in TOKEN.finditer(line):
-        if match["comment"] is not None:
-            break
-        values.append(match[match.lastgroup])
+    ends = {quote: [match.start() for match in pattern.finditer(line)] for quote, pattern in QUOTED.items()}
+    values, place = [], SPACE.match(line).end()
+    while place < len(line) and line[place] != "#":
+        end = _closing(ends.get(line[place], ()), place)
+        if end is None:
+            match = PLAIN.match(line, place)
+            value, place = match[0], match.end()
+        else:
+            value, place = line[place + 1 : end], end + 1
+        values.append(value)
+        place = SPACE.match(line, place).end()
     return values
+
+
+def _closing(ends: list[int], place: int) -> int | None:
+    """Where the quote that opens at `place` is closed."""
+    after = bisect_right(ends, place)
+    return ends[after] if after < len(ends) else None
 
 
 def _column(name: str, texts: list[str]) -> pd.Series:
@@ -161,7 +181,8 @@ def _numbers(texts: list[str]) -> np.ndarray | None:
         return None
     if MISSING in texts:
         texts = ["nan" if text == MISSING else text for text in texts]
-    for kind, dtype in ((int, np.int64), (float, np.float64)):
+    # cryoSPARC's identifiers need all 64 bits.
+    for kind, dtype in ((int, np.int64), (int, np.uint64), (float, np.float64)):
         try:
             return np.array(list(map(kind, texts)), dtype=dtype)
         except (ValueError, OverflowError):
@@ -172,12 +193,19 @@ def _numbers(texts: list[str]) -> np.ndarray | None:
 def _texts(column: pd.Series) -> list[str]:
     missing = column.isna().to_numpy()
     if column.dtype.kind == "f":
-        texts = [f"{value:.6f}" for value in column.to_numpy()]
+        texts = _decimals(column.to_numpy(float))
     elif column.dtype.kind == "b":
         texts = [str(int(value)) for value in column.to_numpy()]
     else:
         texts = [_quoted(str(value)) for value in column]
     return [MISSING if absent else text for text, absent in zip(texts, missing)] if missing.any() else texts
+
+
+def _decimals(values: np.ndarray) -> list[str]:
+    """Six decimals, as RELION writes; nine digits where six decimals would lose more than a millionth of the value."""
+    with np.errstate(invalid="ignore"):
+        small = np.abs(values - np.round(values, 6)) > 1e-6 * np.abs(values)
+    return [f"{value:.9g}" if more else f"{value:.6f}" for value, more in zip(values.tolist(), small.tolist())]
 
 
 def _quoted(text: str) -> str:

@@ -62,12 +62,16 @@ class Settings:
         Pixels of a micrograph that take part in the fit.
     seed : int
         Of the choice of these pixels.
+    shared : str or None
+        ``normalization.json`` of an earlier joint run, whose mixture is taken instead of fitting one: micrographs that
+        come later get the grey scale of the first ones.
     """
 
     method: str = "joint"
     factor: float = 1.0
     fit_pixels: int = 100_000
     seed: int = 0
+    shared: str | None = None
 
 
 @dataclass(frozen=True)
@@ -122,9 +126,9 @@ def normalize_micrographs(run: Run, micrographs: MicrographSet, settings: Settin
     Raises
     ------
     InputError
-        If the downsampling is less than 1, or no micrograph can be normalized.
+        If the settings contradict each other, or no micrograph can be normalized.
     """
-    check_factor(settings.factor)
+    check_settings(settings)
     threads, shelf = bounded_threads(threads, micrographs.paths), _Shelf()
     shared = _shared_mixture(run, micrographs, settings, threads, shelf) if settings.method == "joint" else None
     work = partial(_record, run, settings=settings, shared=shared, shelf=shelf)
@@ -146,8 +150,17 @@ def normalize_micrographs(run: Run, micrographs: MicrographSet, settings: Settin
     run.results.update(micrographs=int(good.sum()), failed=int((~good).sum()))
 
 
+def check_settings(settings: Settings) -> None:
+    """Raise InputError for a downsampling below 1, and for a mixture given to another method than the joint one."""
+    check_factor(settings.factor)
+    if settings.shared and settings.method != "joint":
+        raise InputError(f"--shared is for --method joint; the method {settings.method} takes nothing from others.")
+
+
 def _shared_mixture(run: Run, micrographs: MicrographSet, settings: Settings, threads: int, shelf: _Shelf) -> Mixture:
-    """The joint fit, made once and kept: a resumed run scales by the same numbers."""
+    """The given mixture, else the joint fit, made once and kept: a resumed run scales by the same numbers."""
+    if settings.shared:
+        return _given_mixture(settings.shared)
     path = run.path("fit.json")
     if path.exists():
         return _mixture_from_json(read_json(path))
@@ -162,6 +175,14 @@ def _shared_mixture(run: Run, micrographs: MicrographSet, settings: Settings, th
     mixture = _joint_fit(usable)
     write_json(path, _mixture_to_json(mixture))
     return mixture
+
+
+def _given_mixture(path: str) -> Mixture:
+    try:
+        return _mixture_from_json(read_json(path)["shared"])
+    except (KeyError, TypeError) as error:
+        raise InputError(f"{path}: there is no mixture to share in this file. Give normalization.json of a run with "
+                         "--method joint.") from error
 
 
 def _joint_fit(pairs: list[tuple[Histogram, float]]) -> Mixture:

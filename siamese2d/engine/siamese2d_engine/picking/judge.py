@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.spatial import cKDTree
 
+from siamese2d_engine import distributed
 from siamese2d_engine.picking.candidates import find_candidates
 from siamese2d_engine.picking.gap import Gap, find_gap
 from siamese2d_engine.picking.inputs import WORKING_DIAMETER
@@ -14,6 +15,7 @@ from siamese2d_engine.picking.network import PickerNetwork
 from siamese2d_engine.picking.precision_recall import Ranking, average_precision, rank
 from siamese2d_engine.picking.prior import estimate_particles
 from siamese2d_engine.picking.sampling import LabelledMicrograph
+from siamese2d_engine.progress import progress
 
 MATCH_RADIUS = 0.4 * WORKING_DIAMETER
 # Logits below which nothing is looked at.
@@ -115,9 +117,10 @@ class Judge:
 
     def _ranking(self, network: PickerNetwork, micrographs: list[LabelledMicrograph], orientations: int,
                  floor: float = FLOOR) -> Ranking:
-        """Candidates against hidden labels; those on other labels are left out."""
-        candidates = [_without(find_candidates(network, m.image, floor, orientations, smallest=self.smallest), m.labels)
-                      for m in micrographs]
+        """Candidates against hidden labels; those on other labels are left out. Processes share the micrographs."""
+        mine = [_without(find_candidates(network, m.image, floor, orientations, smallest=self.smallest), m.labels)
+                for m in progress(distributed.share(micrographs), "score")]
+        candidates = [found for part in distributed.gather(mine) for found in part]
         return rank(candidates, [m.hidden for m in micrographs], MATCH_RADIUS * self.smallest)
 
 

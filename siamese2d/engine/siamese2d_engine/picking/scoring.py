@@ -6,10 +6,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from siamese2d_engine.batches import shrinking
 from siamese2d_engine.picking.network import PickerNetwork
 
 # Scores across one tile; a tile's layers then take some 100 MB.
-TILE = 256
+TILE, SMALLEST_TILE = 256, 16
 ORIENTATIONS = tuple((turns, mirror) for mirror in (False, True) for turns in range(4))
 
 
@@ -27,13 +28,17 @@ def score_map(network: PickerNetwork, image: np.ndarray, orientations: int = 4, 
     orientations : int
         Average over this many quarter turns and mirror images, 1 to 8.
     tile : int
-        Scores across one tile.
+        Scores across one tile; fewer where the memory of the GPU ends.
 
     Returns
     -------
     ndarray, shape `(ceil(h / stride), ceil(w / stride))`
         float32; element `[i, j]` belongs to pixel `[stride i, stride j]` of `image`.
     """
+    return shrinking(lambda size: _score_map(network, image, orientations, size), tile, SMALLEST_TILE)
+
+
+def _score_map(network: PickerNetwork, image: np.ndarray, orientations: int, tile: int) -> np.ndarray:
     architecture = network.architecture
     stride, margin = architecture.stride, architecture.margin
     outputs = [-(-n // stride) for n in image.shape]

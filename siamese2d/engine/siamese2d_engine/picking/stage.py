@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from siamese2d_engine import distributed
 from siamese2d_engine.devices import seeded_generator
 from siamese2d_engine.errors import InputError
 from siamese2d_engine.io.atomic import write_json
@@ -31,7 +32,7 @@ from siamese2d_engine.picking.sampling import LabelledMicrograph, Sampler
 from siamese2d_engine.picking.settings import Settings
 from siamese2d_engine.picking.splitting import held_out_labels
 from siamese2d_engine.picking.training import State, load_checkpoint, run_epochs, start
-from siamese2d_engine.progress import progress
+from siamese2d_engine.progress import progress, work
 from siamese2d_engine.runs import Run
 
 # Prepared micrographs are kept in memory; more unlabeled ones than this teach nothing new.
@@ -77,9 +78,10 @@ def train_picker(run: Run, micrographs: MicrographSet, coordinates: pd.DataFrame
     if checkpoint.exists():
         load_checkpoint(checkpoint, state)
         print(f"train-picker: continues after epoch {len(state.epochs)}", flush=True)
-    run_epochs(state, sampler, settings, checkpoint, judge, lambda record: _report(record, state, judge, settings))
+    run_epochs(state, sampler, settings, checkpoint, judge, lambda record: _in_words(record, state, judge))
     _write_results(run, state, judge, settings, prepared, labels, starting_point)
-    checkpoint.unlink()
+    if distributed.is_main():
+        checkpoint.unlink()
 
 
 def _filled(settings: Settings, first: Picker | None, micrographs: MicrographSet, groups: list[pd.DataFrame],
@@ -165,11 +167,11 @@ def _new_network(settings: Settings, starting_point: str, prepared: list[Prepare
     return network.to(device)
 
 
-def _report(record: dict, state: State, judge: Judge, settings: Settings) -> None:
-    text = f"train-picker: epoch {record['epoch']}/{settings.epochs}, loss {record['loss']:.4g}"
-    if judge.has_held_out:
-        text += f", held-out average precision {judge.average_precision(record['found_at'], state.density):.3f}"
-    print(text, flush=True)
+def _in_words(record: dict, state: State, judge: Judge) -> str:
+    text = f"loss {record['loss']:.4g}"
+    if not judge.has_held_out:
+        return text
+    return f"{text}, held-out average precision {judge.average_precision(record['found_at'], state.density):.3f}"
 
 
 def _write_results(run: Run, state: State, judge: Judge, settings: Settings, prepared: list[PreparedMicrograph],
@@ -178,6 +180,8 @@ def _write_results(run: Run, state: State, judge: Judge, settings: Settings, pre
     network.load_state_dict(state.best)
     logits = judge.ranking(network)
     survey = judge.survey(network, orientations=4)
+    if not distributed.is_main():
+        return
     density = survey.density if settings.expected is None else state.density
     expected = judge.expected(density)
     calibration = _calibration(survey.gap, logits, judge, expected)
@@ -242,24 +246,45 @@ def pick(run: Run, micrographs: MicrographSet, picker: Picker, threshold: float 
         If no micrograph can be picked.
     """
     threshold = picker.threshold if threshold is None else threshold
-    tables = []
-    for i in progress(range(len(micrographs)), "pick"):
-        try:
-            tables.append(_candidates(run, micrographs, i, picker))
-        except InputError as error:
-            run.warn(str(error))
-            tables.append(error)
+    paths = [run.path("candidates", f"{name}.star") for name in micrographs.names]
+    failed = _score(run, micrographs, picker, paths)
+    if not distributed.is_main():
+        return
+    tables = [failed[i] if i in failed else _read_candidates(run, path) for i, path in enumerate(paths)]
     write_picks(run, micrographs.names, tables, joined(tables), threshold, FLOOR,
                 "Lower --threshold, or train the picker on labels of these micrographs.")
 
 
-def _candidates(run: Run, micrographs: MicrographSet, i: int, picker: Picker) -> pd.DataFrame:
-    path = run.path("candidates", f"{micrographs.names[i]}.star")
-    if not path.exists():
-        prepared = prepare_micrograph(micrographs.paths[i], float(micrographs.pixel_sizes[i]), picker.diameter)
-        found = find_candidates(picker.network, prepared.image, picker.floor_logit(FLOOR), smallest=picker.smallest)
-        write_star(path, {"coordinates": _table(str(micrographs.table[NAME].iloc[i]), found, prepared, picker)})
-    table = next(iter(read_star(path).values()))
+def _score(run: Run, micrographs: MicrographSet, picker: Picker, paths: list[Path]) -> dict[int, InputError]:
+    """Write the candidates of the micrographs that have none yet, and say which failed; processes share them."""
+    left = distributed.from_main(lambda: [i for i, path in enumerate(paths) if not path.exists()])
+    mine, failed = distributed.share(left), {}
+    with work("pick", len(paths) - len(left) + len(mine), "micrograph", done=len(paths) - len(left)) as meter:
+        for i in mine:
+            try:
+                write_star(paths[i], {"coordinates": _candidates(micrographs, i, picker)})
+            except InputError as error:
+                run.warn(str(error))
+                failed[i] = error
+            meter.advance()
+    main, *others = distributed.gather(failed)
+    for error in (error for part in others for error in part.values()):
+        run.warn(str(error))
+    return {i: error for part in (main, *others) for i, error in part.items()}
+
+
+def _candidates(micrographs: MicrographSet, i: int, picker: Picker) -> pd.DataFrame:
+    prepared = prepare_micrograph(micrographs.paths[i], float(micrographs.pixel_sizes[i]), picker.diameter)
+    found = find_candidates(picker.network, prepared.image, picker.floor_logit(FLOOR), smallest=picker.smallest)
+    return _table(str(micrographs.table[NAME].iloc[i]), found, prepared, picker)
+
+
+def _read_candidates(run: Run, path: Path) -> pd.DataFrame | InputError:
+    try:
+        table = next(iter(read_star(path).values()))
+    except InputError as error:
+        run.warn(str(error))
+        return error
     return table.astype({NAME: str, X: float, Y: float, SCORE: float})
 
 

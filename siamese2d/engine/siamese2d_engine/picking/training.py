@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 
+from siamese2d_engine import distributed
+from siamese2d_engine.data_parallel import in_parallel
 from siamese2d_engine.devices import seed_from, seeded_generator
 from siamese2d_engine.errors import InputError
 from siamese2d_engine.io.atomic import atomic_path
@@ -27,6 +29,7 @@ from siamese2d_engine.picking.objectives import (
 )
 from siamese2d_engine.picking.sampling import Sampler
 from siamese2d_engine.picking.settings import Settings
+from siamese2d_engine.progress import progress, work
 
 AVERAGING = 0.97
 RISING = 0.2
@@ -43,6 +46,8 @@ class State:
     ----------
     network : PickerNetwork
         Under training.
+    shared : Module
+        The same network; of several processes, each computes its part of a batch.
     average : PickerNetwork
         Running average of its weights, which is what is evaluated and kept.
     decoder : Decoder or None
@@ -60,6 +65,7 @@ class State:
     """
 
     network: PickerNetwork
+    shared: nn.Module
     average: PickerNetwork
     decoder: Decoder | None
     optimizer: torch.optim.Optimizer
@@ -79,7 +85,10 @@ def start(network: PickerNetwork, settings: Settings, density: float | None) -> 
         decoder.to(next(network.parameters()).device)
     parameters = [*network.parameters(), *(decoder.parameters() if decoder else [])]
     optimizer = torch.optim.AdamW(parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay)
-    return State(network, copy.deepcopy(network), decoder, optimizer, density)
+    average = copy.deepcopy(network)
+    # The decoder needs the features of whole batches: with it, each process computes all.
+    shared = network if decoder else in_parallel(network)
+    return State(network, shared, average, decoder, optimizer, density)
 
 
 def learning_rate(step: int, steps: int, highest: float) -> float:
@@ -108,7 +117,7 @@ def train_epoch(state: State, sampler: Sampler, settings: Settings, prior: float
     unlabeled_share = unlabeled_prior(prior, sampler.labelled_share)
     state.network.train()
     sums = np.zeros(2)
-    for step in range(settings.steps):
+    for step in progress(range(settings.steps), f"epoch {epoch}", unit="batch"):
         done, total = (epoch - 1) * settings.steps + step, settings.epochs * settings.steps
         rate = learning_rate(done, total, settings.learning_rate)
         for group in state.optimizer.param_groups:
@@ -131,9 +140,9 @@ def _step_loss(state: State, sampler: Sampler, settings: Settings, prior: float,
     device = next(state.network.parameters()).device
     drawn = (*sampler.positives(settings.windows, rng), *sampler.unlabeled(settings.crops, settings.crop_outputs, rng))
     windows, inside, crops, free = (torch.from_numpy(a).to(device) for a in drawn)
-    positive = state.network(windows)[inside]
-    features = state.network.features(crops)
-    unlabeled = state.network.classify(features)[free]
+    positive = state.shared(windows)[inside]
+    features = None if state.decoder is None else state.network.features(crops)
+    unlabeled = (state.shared(crops) if features is None else state.network.classify(features))[free]
     state.share = AVERAGING * state.share + (1 - AVERAGING) * float(torch.sigmoid(unlabeled.detach()).mean())
     samples = _in_samples(unlabeled, settings.sample, rng)
     loss = objective_loss(positive, samples, prior, settings, state.share, warm_up)
@@ -220,23 +229,27 @@ def load_checkpoint(path: Path, state: State) -> None:
 
 
 def run_epochs(state: State, sampler: Sampler, settings: Settings, checkpoint: Path, judge: Judge,
-               report: Callable[[dict], None]) -> None:
+               report: Callable[[dict], str]) -> None:
     """Train to the last epoch, or until held-out labels show no progress; `state.best` then holds the result.
 
-    A checkpoint is written after every epoch. `report` is told each epoch's record.
+    A checkpoint is written after every epoch. `report` says in words what is in an epoch's record.
     """
-    while not is_over(state, judge, settings):
-        epoch = len(state.epochs) + 1
-        loss, penalty = train_epoch(state, sampler, settings, judge.prior(state.density))
-        found_at = judge.found_at(state.average)
-        state.epochs.append({"epoch": epoch, "loss": loss, "penalty": penalty, "found_at": found_at})
-        if state.density is None and not in_warm_up(epoch + 1, settings):
-            state.density = judge.survey(state.average).density
-        if not state.best_epoch or _is_progress(state, judge):
-            state.best_epoch = epoch
-            state.best = {name: tensor.detach().clone() for name, tensor in state.average.state_dict().items()}
-        save_checkpoint(checkpoint, state)
-        report(state.epochs[-1])
+    with work("train-picker", settings.epochs, "epoch", done=len(state.epochs)) as meter:
+        while not is_over(state, judge, settings):
+            epoch = len(state.epochs) + 1
+            loss, penalty = train_epoch(state, sampler, settings, judge.prior(state.density))
+            found_at = judge.found_at(state.average)
+            # Processes must not differ in the last digit of what they decide by.
+            loss, penalty, found_at = distributed.from_main(lambda: (loss, penalty, found_at))
+            state.epochs.append({"epoch": epoch, "loss": loss, "penalty": penalty, "found_at": found_at})
+            if state.density is None and not in_warm_up(epoch + 1, settings):
+                state.density = judge.survey(state.average).density
+            if not state.best_epoch or _is_progress(state, judge):
+                state.best_epoch = epoch
+                state.best = {name: tensor.detach().clone() for name, tensor in state.average.state_dict().items()}
+            if distributed.is_main():
+                save_checkpoint(checkpoint, state)
+            meter.advance(detail=report(state.epochs[-1]))
 
 
 def is_over(state: State, judge: Judge, settings: Settings) -> bool:

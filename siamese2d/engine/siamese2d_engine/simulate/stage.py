@@ -23,7 +23,6 @@ from siamese2d_engine.simulate.micrographs import (
 )
 from siamese2d_engine.simulate.optics import defocus_columns, optics_table
 from siamese2d_engine.simulate.particles import (
-    CHUNK,
     JUNK_KINDS,
     ParticleRenderer,
     ParticleTruth,
@@ -302,9 +301,9 @@ def _write_stack(path: Path, renderer: ParticleRenderer, pixel_size: float) -> N
     shape = (len(renderer.truth), renderer.box, renderer.box)
     with atomic_path(path) as partial:
         with mrcfile.new_mmap(partial, shape=shape, mrc_mode=2, overwrite=True) as file:
-            for start, images in progress(
-                renderer.chunks(), "simulate", -(-len(renderer.truth) // CHUNK), unit="chunk"
-            ):
+            chunks = progress(renderer.chunks(), "simulate", len(renderer.truth), "particle",
+                              count=lambda chunk: len(chunk[1]))
+            for start, images in chunks:
                 file.data[start : start + len(images)] = images
             file.set_image_stack()
             file.voxel_size = pixel_size

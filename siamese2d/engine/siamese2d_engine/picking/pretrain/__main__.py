@@ -17,6 +17,7 @@ from siamese2d_engine.picking.model import save_weights
 from siamese2d_engine.picking.network import ARCHITECTURES
 from siamese2d_engine.picking.pretrain.scenes import make_scenes
 from siamese2d_engine.picking.pretrain.training import CHECKED, average_precision, begin, load, save, train_epoch
+from siamese2d_engine.progress import work
 
 
 def main() -> None:
@@ -40,11 +41,12 @@ def pretrain(out: Path, network: str, epochs: int, until: int, seed: int) -> Non
     if checkpoint.exists():
         load(checkpoint, state)
     checked = make_scenes(seed, -1, CHECKED)
-    while state.epoch < min(epochs, until):
-        loss = train_epoch(state, epochs, seed)
-        save(checkpoint, state)
-        print(f"epoch {state.epoch}/{epochs}, loss {loss:.4f}, average precision on other micrographs "
-              f"{average_precision(state.average, checked):.3f}", flush=True)
+    with work("pretrain", epochs, "epoch", done=state.epoch) as meter:
+        while state.epoch < min(epochs, until):
+            loss = train_epoch(state, epochs, seed)
+            save(checkpoint, state)
+            meter.advance(detail=f"loss {loss:.4f}, average precision on other micrographs "
+                                 f"{average_precision(state.average, checked):.3f}")
     save_weights(out, state.average, {"epoch": state.epoch, "epochs": epochs, "seed": seed})
 
 

@@ -17,6 +17,7 @@ from siamese2d_engine.picking.network import ARCHITECTURES, PickerNetwork
 from siamese2d_engine.picking.pretrain.scenes import make_scenes
 from siamese2d_engine.picking.sampling import LabelledMicrograph, Sampler
 from siamese2d_engine.picking.training import follow, learning_rate
+from siamese2d_engine.progress import progress
 
 # Of an epoch, which has its own micrographs; of a step.
 SCENES, STEPS = 24, 150
@@ -61,7 +62,7 @@ def train_epoch(state: Pretraining, epochs: int, seed: int) -> float:
     rng = np.random.default_rng(seed_from(seed, state.epoch, -1))
     sampler = Sampler(make_scenes(seed, state.epoch, SCENES), state.network.architecture, WORKING_DIAMETER / 2)
     total = 0.0
-    for step in range(STEPS):
+    for step in progress(range(STEPS), f"epoch {state.epoch + 1}", unit="batch"):
         rate = learning_rate(state.epoch * STEPS + step, epochs * STEPS, HIGHEST_RATE)
         state.optimizer.param_groups[0]["lr"] = rate
         images, positive, _ = sampler.crops(CROPS, CROP_OUTPUTS, rng)
