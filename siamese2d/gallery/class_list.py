@@ -10,10 +10,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from siamese2d.constants import ATTR_CLASS_SIZE, ATTR_CONFIDENCE, ATTR_QUALITY, ATTR_RESOLUTION
+from siamese2d.gallery.relion_model import model_resolutions
 
 # Names of the same property in the sets of this plugin and of others, ours first; compared without case.
 SIZE = (ATTR_CLASS_SIZE,)
 RESOLUTION = (ATTR_RESOLUTION, "_rlnEstimatedResolution", "_resolution")
+# RELION tells how precisely the rotations of a class are known; 999 stands for "not at all".
+ACCURACY, NO_ACCURACY = ("_rlnAccuracyRotations",), 999.0
 QUALITY = (ATTR_QUALITY, "_rlnPredictedClassScore", "_rlnClassScore", "_cmScore")
 CONFIDENCE = (ATTR_CONFIDENCE, "_rlnMaxValueProbDistribution", "_xmipp_maxCC", "_maxCC")
 STREAM_OPEN = "1"
@@ -32,8 +35,9 @@ class ClassList:
     ----------
     ids : ndarray of int, `(k,)`
         objIds: the class numbers.
-    sizes, resolutions, qualities : ndarray of float, `(k,)`
-        Members, angstroms, score (higher is better); NaN where it is not known.
+    sizes, resolutions, qualities, accuracies : ndarray of float, `(k,)`
+        Members; angstroms; score (higher is better); degrees to which rotations are known (lower is better, RELION's
+        classes only). NaN where it is not known.
     enabled : ndarray of bool, `(k,)`
         False for those that were disabled by hand in another viewer.
     pictures : list of (int, str) or None, `(k,)`
@@ -50,6 +54,7 @@ class ClassList:
     sizes: np.ndarray
     resolutions: np.ndarray
     qualities: np.ndarray
+    accuracies: np.ndarray
     enabled: np.ndarray
     pictures: list[tuple[int, str] | None]
     pixel_size: float | None
@@ -103,7 +108,8 @@ def read_class_list(path: str) -> ClassList:
         image = "_representative." if has_members else ""
         wanted = {"index": f"{image}_index", "file": f"{image}_filename", "pixel": f"{image}_samplingRate",
                   "class_pixel": "_samplingRate", "size": "_size" if has_members else _known(columns, SIZE),
-                  "resolution": _known(columns, RESOLUTION), "quality": _known(columns, QUALITY)}
+                  "resolution": _known(columns, RESOLUTION), "quality": _known(columns, QUALITY),
+                  "accuracy": _known(columns, ACCURACY)}
         rows = _select(connection, "", columns, {"id": "id", "enabled": "enabled"}, wanted, "ORDER BY id")
         if has_members:
             # An open set may not have written the sizes yet; a count of an empty table costs nothing.
@@ -111,10 +117,14 @@ def read_class_list(path: str) -> ClassList:
         streaming = _property(connection, "_streamState") == STREAM_OPEN
         pixel_size = next((row[key] for row in rows for key in ("pixel", "class_pixel") if row[key]), None)
         pixel_size = pixel_size or _number(_property(connection, "_samplingRate"))
-    return ClassList(np.array([row["id"] for row in rows], dtype=int), _floats(rows, "size"),
-                     _floats(rows, "resolution"), _floats(rows, "quality"),
-                     np.array([bool(row["enabled"]) for row in rows], dtype=bool),
-                     [_location(row["index"], row["file"]) for row in rows], pixel_size, has_members, streaming)
+    pictures = [_location(row["index"], row["file"]) for row in rows]
+    resolutions = _floats(rows, "resolution")
+    if np.isnan(resolutions).all():
+        resolutions = model_resolutions(pictures)
+    return ClassList(np.array([row["id"] for row in rows], dtype=int), _floats(rows, "size"), resolutions,
+                     _floats(rows, "quality"), _accuracies(rows),
+                     np.array([bool(row["enabled"]) for row in rows], dtype=bool), pictures, pixel_size, has_members,
+                     streaming)
 
 
 class Members:
@@ -262,6 +272,11 @@ def _property(connection: sqlite3.Connection, key: str) -> str | None:
 def _floats(rows: list[dict], key: str) -> np.ndarray:
     values = np.array([np.nan if row[key] is None else float(row[key]) for row in rows], dtype=float)
     return np.where(np.isfinite(values), values, np.nan)
+
+
+def _accuracies(rows: list[dict]) -> np.ndarray:
+    values = _floats(rows, "accuracy")
+    return np.where(values < NO_ACCURACY, values, np.nan)
 
 
 def _number(text: str | None) -> float | None:

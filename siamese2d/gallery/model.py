@@ -56,11 +56,12 @@ class GalleryModel:
         return None if math.isnan(size) else int(size)
 
     def caption(self, number: int) -> tuple[str, str]:
-        """Two lines under an average: size and share; resolution and quality. Empty where nothing is known."""
+        """Two lines under an average: size and share; resolution, quality, accuracy. Empty where nothing is known."""
         row = self._row[number]
         return (self._size_line(row),
                 " · ".join(text for text in (_value(self.classes.resolutions[row], "{:.1f} Å"),
-                                            _value(self.classes.qualities[row], "q {:.2f}")) if text))
+                                            _value(self.classes.qualities[row], "q {:.2f}"),
+                                            _value(self.classes.accuracies[row], "{:.1f}°")) if text))
 
     def describe(self, number: int) -> str:
         """All that is known about a class, in one line."""
@@ -70,6 +71,7 @@ class GalleryModel:
                  f"{size / self.total:.1%}" if size else "",
                  _value(self.classes.resolutions[row], "resolution {:.2f} Å"),
                  _value(self.classes.qualities[row], "quality {:.3f}"),
+                 _value(self.classes.accuracies[row], "rotations to {:.1f}°"),
                  "" if self.classes.enabled[row] else "disabled by hand"]
         return " · ".join(part for part in parts if part)
 

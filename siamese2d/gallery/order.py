@@ -4,7 +4,8 @@ import numpy as np
 
 from siamese2d.gallery.class_list import ClassList
 
-SIZE, RESOLUTION, QUALITY, NUMBER, SIMILARITY = "size", "resolution", "quality", "class number", "similarity"
+SIZE, RESOLUTION, QUALITY, ACCURACY, NUMBER, SIMILARITY = (
+    "size", "resolution", "quality", "rotation accuracy", "class number", "similarity")
 # Rings of an image that are compared, and samples on each.
 RADII, ANGLES = 20, 64
 PASSES = 20
@@ -12,13 +13,13 @@ PASSES = 20
 
 def available_orders(classes: ClassList) -> list[str]:
     """The orders that this set has the values for."""
-    known = [name for name, values in ((SIZE, classes.sizes), (RESOLUTION, classes.resolutions),
-                                       (QUALITY, classes.qualities)) if np.isfinite(values).any()]
-    return [*known, NUMBER, SIMILARITY]
+    values = {SIZE: classes.sizes, RESOLUTION: classes.resolutions, QUALITY: classes.qualities,
+              ACCURACY: classes.accuracies}
+    return [*(name for name, known in values.items() if np.isfinite(known).any()), NUMBER, SIMILARITY]
 
 
 def sort_ids(classes: ClassList, order: str, descending: bool = False) -> np.ndarray:
-    """Ids with the best first: large, fine, good, low number; unknown values come last in either direction.
+    """Ids with the best first: large, fine, good, precise, low number; unknown values come last in either direction.
 
     Parameters
     ----------
@@ -29,7 +30,7 @@ def sort_ids(classes: ClassList, order: str, descending: bool = False) -> np.nda
         The worst first.
     """
     values = {SIZE: -classes.sizes, RESOLUTION: classes.resolutions, QUALITY: -classes.qualities,
-              NUMBER: classes.ids.astype(float)}[order]
+              ACCURACY: classes.accuracies, NUMBER: classes.ids.astype(float)}[order]
     values = -values if descending else values
     return classes.ids[np.argsort(np.where(np.isnan(values), np.inf, values), kind="stable")]
 

@@ -16,6 +16,7 @@ from siamese2d.gallery.criteria import Criteria, format_numbers, parse_numbers
 from siamese2d.gallery.model import GalleryModel
 from siamese2d.viewers.gallery.pictures import Look, low_pass, read_picture, render
 from siamese2d.gallery.selection import Selection
+from siamese2d.star import writeTables
 from siamese2d.tests.class_sets import PIXEL_SIZE, ClassSets
 from siamese2d.tests.layer import FolderTest, writeMrc
 from siamese2d.viewers.gallery.time_slices import SLICE_SECONDS, TimeSlices
@@ -51,6 +52,47 @@ class TestClassList(ClassSets, FolderTest):
                 connection.execute("INSERT INTO Classes (label_property, column_name) VALUES (?, ?)", (label, column))
         found = read_class_list(path)
         self.assertEqual(([8.0] * 3, [0.7] * 3), (found.resolutions.tolist(), found.qualities.tolist()))
+
+    def relionClasses(self, model=True, accuracies=(2.5, 999.0, 1.0)):
+        """What RELION's plugin makes of a 2D classification, beside the model file that it was read from."""
+        classes = self.makeClasses(averages="run_it025_classes.mrcs")
+        path = classes.getFileName()
+        classes.close()
+        with sqlite3.connect(path) as connection:
+            for column, label in (("c90", "_rlnClassDistribution"), ("c91", "_rlnAccuracyRotations"),
+                                  ("c92", "_rlnAccuracyTranslationsAngst")):
+                connection.execute(f"ALTER TABLE Objects ADD COLUMN {column} REAL DEFAULT 0.3")
+                connection.execute("INSERT INTO Classes (label_property, column_name) VALUES (?, ?)", (label, column))
+            for number, accuracy in enumerate(accuracies, start=1):
+                connection.execute("UPDATE Objects SET c91 = ? WHERE id = ?", (accuracy, number))
+        if model:
+            writeTables("run_it025_model.star", {
+                "model_general": [{"rlnReferenceDimensionality": 2}],
+                "model_classes": [{"rlnReferenceImage": f"{number:06d}@Class2D/run_it025_classes.mrcs",
+                                   "rlnClassDistribution": 0.3, "rlnEstimatedResolution": value}
+                                  for number, value in ((3, 7.5), (1, 12.0), (2, "inf"))]})
+        return path
+
+    def testClassesOfRelion(self):
+        found = read_class_list(self.relionClasses())
+        np.testing.assert_array_equal([12.0, np.nan, 7.5], found.resolutions)
+        np.testing.assert_array_equal([2.5, np.nan, 1.0], found.accuracies)
+        self.assertEqual(["size", "resolution", "rotation accuracy", "class number", "similarity"],
+                         order.available_orders(found))
+        for name in ("resolution", "rotation accuracy"):
+            self.assertEqual([3, 1, 2], order.sort_ids(found, name).tolist())
+        self.assertEqual([3, 1], sorted(Criteria(max_resolution=12.0).accepted(found).tolist(), reverse=True))
+        self.assertEqual("12.0 Å · 2.5°", GalleryModel(found).caption(1)[1])
+
+    def testClassesOfRelionWithoutTheModelFile(self):
+        for broken in (False, True):
+            path = self.relionClasses(model=False)
+            if broken:
+                with open("run_it025_model.star", "w") as text:
+                    text.write("data_model_classes\n\nloop_\n_rlnReferenceImage #1\n_rlnEstimatedResolution #2\nx 3\n")
+            found = read_class_list(path)
+            self.assertTrue(np.isnan(found.resolutions).all())
+            self.assertNotIn("resolution", order.available_orders(found))
 
     def testClassesWithoutAverages(self):
         found = read_class_list(self.makeClasses(averages=None).getFileName())

@@ -1,6 +1,7 @@
 """The gallery's windows on a display, driven by events of mouse and keyboard."""
 
 import os
+import sqlite3
 import time
 import tkinter as tk
 import unittest
@@ -198,6 +199,45 @@ class TestGalleryWindow(WindowTest):
         self.wait(lambda: window.model.similarity_known)
         self.click(window, 3)
         self.assertEqual([3], window.model.selection.ids)
+
+    def setStreamState(self, state):
+        with sqlite3.connect(self.path) as connection:
+            connection.execute("INSERT OR REPLACE INTO Properties VALUES ('_streamState', ?)", (str(state),))
+
+    def testSetThatIsStillGrowing(self):
+        kept = []
+        window = self.open(actions=Actions(keep=lambda numbers, _parent: kept.append(numbers) or "done"))
+        window.actions.reload = lambda: GalleryModel(read_class_list(self.path), 10)
+        self.click(window, 4)
+        for state, told in ((SetOfClasses2D.STREAM_OPEN, True), (SetOfClasses2D.STREAM_CLOSED, False)):
+            self.setStreamState(state)
+            window.reload()
+            self.settle(window)
+            self.assertEqual(told, "still growing" in window._notice.cget("text"))
+            self.assertEqual(told, bool(window._notice.winfo_manager()))
+            window.keep()
+        self.assertEqual([[4], [4]], kept)
+
+    def testSetThatIsBeingWritten(self):
+        window = self.open()
+        window.actions.reload = lambda: GalleryModel(read_class_list(self.path), 10)
+        self.click(window, 3)
+        with mock.patch("siamese2d.gallery.class_list.LOCK_SECONDS", 0.05):
+            writer = sqlite3.connect(self.path, isolation_level="EXCLUSIVE")
+            writer.execute("BEGIN EXCLUSIVE")
+            window.reload()
+            writer.rollback()
+            writer.close()
+        self.assertIn("if a protocol is writing it, look again later", window._hint.cget("text"))
+        self.assertEqual(([1, 3, 4, 2], [3]), (window.grid.keys, window.model.selection.ids))
+
+    def testMembersOfAClassThatIsGone(self):
+        window = self.open()
+        members = Members(self.path)
+        window.actions.open_members = lambda number, parent: MembersWindow(parent, "gone", members, 99, PIXEL_SIZE)
+        window._opened(1)
+        self.assertIn("has no class 99 any more", window._hint.cget("text"))
+        self.assertEqual(4, len(self.images(window)))
 
     def testClassesWithoutAverages(self):
         window = self.open(averages=None)

@@ -28,7 +28,7 @@ from pyworkflow.viewer import MessageView
 import siamese2d.protocols as protocols
 import siamese2d.viewers as viewers
 import siamese2d.wizards as wizards
-from siamese2d.objects import EmbeddingModel, PickerModel
+from siamese2d.objects import PickerModel
 from siamese2d.star import writeTables
 from siamese2d.viewers import run_files
 from siamese2d.viewers.browser import Browser
@@ -36,7 +36,8 @@ from siamese2d.viewers.class_files import members_of
 from siamese2d.viewers.plots.alignment import align
 from siamese2d.viewers.plots.circles import CirclesPlot
 from siamese2d.viewers.plots.class_averages import plot_class_averages
-from siamese2d.viewers.plots.embedding import plot_embedding_map, principal_plane
+from siamese2d.viewers.plots.cosines import plot_cosines
+from siamese2d.viewers.plots.embedding import plot_cluster_count, plot_embedding_map, principal_plane
 from siamese2d.viewers.plots.grid import round_length
 from siamese2d.viewers.plots.normalization import components_of, normalized_components, plot_normalization
 from siamese2d.viewers.plots.particle_gallery import plot_particle_gallery
@@ -152,21 +153,40 @@ class TestPlots(unittest.TestCase):
 
     def test_principal_plane_is_that_of_the_singular_value_decomposition(self):
         embeddings = self.generator.normal(size=(50, 4)) * [1, 5, 2, 0.1]
-        points, shares, rows = principal_plane(embeddings)
+        points = principal_plane(embeddings)
         centred = embeddings - embeddings.mean(axis=0)
         _, singular, axes = np.linalg.svd(centred, full_matrices=False)
-        np.testing.assert_allclose(np.abs(centred @ axes[:2].T), np.abs(points), atol=1e-9)
-        np.testing.assert_allclose(singular[:2] ** 2 / (singular ** 2).sum(), shares)
-        self.assertEqual(list(range(50)), rows.tolist())
+        np.testing.assert_allclose(np.abs(centred @ axes[:2].T), np.abs(points.places), atol=1e-9)
+        shares = singular[:2] ** 2 / (singular ** 2).sum()
+        for share, name in zip(shares, points.axis_names):
+            self.assertIn(f"({share:.0%}", name)
+        self.assertEqual(list(range(50)), points.rows.tolist())
 
     def test_map_leaves_out_embeddings_that_are_not_finite(self):
         embeddings = self.generator.normal(size=(30, 3))
         embeddings[4] = np.nan
-        figure = plot_embedding_map(embeddings, np.arange(30.0), "defocus (µm)")
+        figure = plot_embedding_map(principal_plane(embeddings), *embeddings.shape, np.arange(30.0), "defocus (µm)")
         self.assertEqual(29, len(figure.axes[0].collections[0].get_offsets()))
         self.assertNotIn(4.0, figure.axes[0].collections[0].get_array())
         self.assertIn("29 of 30 particles, 3 dimensions", texts(figure))
-        self.assertIn("no finite embeddings", texts(plot_embedding_map(embeddings[4:5])))
+        self.assertIn("no finite embeddings", texts(plot_embedding_map(principal_plane(embeddings[4:5]), 1, 3)))
+
+    def test_number_of_classes_that_was_taken_is_marked(self):
+        rows = [{"k": k, "inertia": 1 / k, "silhouette": silhouette} for k, silhouette in ((2, 0.1), (4, 0.3))]
+        for axes in plot_cluster_count(rows, 24).axes:
+            self.assertEqual([24, 24], list(axes.lines[-1].get_xdata()))
+            self.assertIn("classification: k = 24", texts(axes))
+            self.assertIn("highest silhouette: k = 4", texts(axes))
+
+    def test_cosines_are_written_where_they_are_known(self):
+        figure = plot_cosines([[0.8, -0.1], [-0.1, None]], [3, 7], 0.9)
+        axes = figure.axes[0]
+        self.assertEqual(["0.80", "-0.10", "-0.10"], [text.get_text() for text in axes.texts])
+        self.assertEqual(["3", "7"], [label.get_text() for label in axes.get_xticklabels()])
+        self.assertIn("diagonal dominance 0.90", texts(figure))
+        self.assertEqual((-0.8, 0.8), axes.images[0].get_clim())
+        self.assertEqual(0, len(plot_cosines(np.eye(13).tolist(), range(13)).axes[0].texts))
+        self.assertIn("no classes to compare", texts(plot_cosines([], [])).replace("\n", " "))
 
     def test_alignment_moves_content_as_the_convention_says(self):
         image = np.zeros((17, 17))
@@ -404,7 +424,9 @@ class TestViewers(pwtests.BaseTest):
             json.dump(content, stream)
 
     def test_every_protocol_has_its_viewer_and_every_wizard_is_found(self):
-        stages = [name for name in protocols.__all__ if hasattr(getattr(protocols, name), "STAGE")]
+        # What is exported are files for other programs.
+        stages = [name for name in protocols.__all__
+                  if hasattr(getattr(protocols, name), "STAGE") and name != "Siamese2DProtExport"]
         self.assertGreaterEqual(len(stages), 6)
         for name in stages:
             found = Domain.findViewers(getattr(protocols, name)(), "tkinter")
@@ -531,7 +553,7 @@ class TestViewers(pwtests.BaseTest):
         self.writeJson(protocol.getStagePath("picking.json"), {"threshold": 0.5, "micrographs": []})
         return protocol
 
-    def test_pick_counts_follow_the_threshold(self):
+    def test_pick_counts_follow_the_limits(self):
         viewer = self.open(viewers.Siamese2DPickViewer, self.picked([0.9, 0.6, 0.3, 0.8, 0.7, 0.2]))
         figure = self.figure(viewer, "showPicks")
         browser = figure.siamese2d_browser
@@ -539,14 +561,61 @@ class TestViewers(pwtests.BaseTest):
         self.assertEqual([[0, 20], [40, 20]], circles.get_offsets().tolist())
         np.testing.assert_allclose([0.9, 0.7], circles.get_array())
         np.testing.assert_allclose([7.5], circles._widths)
-        self.assertIn("picks on this micrograph\n4 on all micrographs", texts(figure))
-        browser._widgets[-1].set_val(0.25)
+        self.assertIn("picks on this micrograph\n4 on all micrographs\nwith a score of 0.5 or more", texts(figure))
+        browser.slider.set_val((0.25, 0.9))
         self.assertEqual((3, 5), (browser.plot.kept_here, browser.plot.kept))
         self.assertIn("5 on all micrographs", texts(figure))
+        browser.slider.set_val((0.25, 0.75))
+        self.assertIn("3 on all micrographs\nwith a score of 0.25 to 0.75", texts(figure))
+        np.testing.assert_allclose([0.3, 0.7], circles.get_array())
         browser.turn(+1)
-        self.assertEqual((2, 5), (browser.plot.kept_here, browser.plot.kept))
-        self.assertEqual(0.25, browser.plot.threshold)
+        self.assertEqual((1, 3), (browser.plot.kept_here, browser.plot.kept))
+        self.assertEqual(((0.25, 0.75), (0.25, 0.75)), (browser.plot.limits, browser.slider.val))
         self.assertIn("mic2", texts(figure))
+
+    def test_stroke_over_the_histogram_of_scores(self):
+        figure = self.figure(self.open(viewers.Siamese2DPickViewer, self.picked([0.9, 0.6, 0.3, 0.8])), "showPicks")
+        browser = figure.siamese2d_browser
+        places = browser.plot.histogram.transData.transform([(0.5, 10), (0.55, 10), (0.85, 10)])
+        for name, (x, y) in (("button_press_event", places[0]), ("motion_notify_event", places[1]),
+                             ("motion_notify_event", places[2]), ("button_release_event", places[2])):
+            figure.canvas.callbacks.process(name, MouseEvent(name, figure.canvas, x, y, button=1))
+        np.testing.assert_allclose((0.5, 0.85), browser.limits, atol=0.01)
+        self.assertEqual(2, browser.plot.kept)
+
+    def test_precision_and_recall_follow_the_threshold(self):
+        protocol = self.picked([0.9, 0.6, 0.3, 0.8])
+        self.assertNotIn("precision", texts(self.figure(self.open(viewers.Siamese2DPickViewer, protocol), "showPicks")))
+        training = protocol.inputPicker.getObjValue()
+        record = {"held_out_labels": 0, "precision_recall": [
+            {"threshold": score, "precision": precision, "recall": recall}
+            for score, precision, recall in ((0.8, 1.0, 0.2), (0.4, 0.8, 0.6))]}
+        self.writeJson(training.getStagePath("training.json"), record)
+        # On the labels that it was trained with, a picker is too good.
+        self.assertNotIn("precision", texts(self.figure(self.open(viewers.Siamese2DPickViewer, protocol), "showPicks")))
+        self.writeJson(training.getStagePath("training.json"), {**record, "held_out_labels": 9})
+        figure = self.figure(self.open(viewers.Siamese2DPickViewer, protocol), "showPicks")
+        browser = figure.siamese2d_browser
+        for low, said in ((0.4, "precision 0.80, recall 0.60"), (0.6, "precision 0.90, recall 0.40")):
+            browser.slider.set_val((low, 0.9))
+            self.assertIn(f"estimated: {said}", texts(figure))
+        np.testing.assert_allclose([[0.4], [0.9]], browser.plot._point.get_data())
+        # The estimate knows no upper limit.
+        browser.slider.set_val((0.6, 0.7))
+        self.assertNotIn("estimated:", texts(figure))
+
+    def test_limits_become_a_new_output(self):
+        protocol = self.picked([0.9, 0.6, 0.3, 0.8])
+        figure = self.figure(self.open(viewers.Siamese2DPickViewer, protocol), "showPicks")
+        browser = figure.siamese2d_browser
+        browser.keep()
+        self.assertIn("not in the project yet", texts(figure))
+        kept = []
+        browser._keep = lambda low, high: kept.append((low, high)) or ""
+        browser.keep()
+        browser.slider.set_val((0.35, 0.7))
+        browser.keep()
+        self.assertEqual([(0.5, None), (0.35, 0.7)], [(low, high and round(high, 6)) for low, high in kept])
 
     def test_picks_without_labels_have_the_largest_diameter(self):
         trained = self.picked([5.0, 7.0])
@@ -602,67 +671,15 @@ class TestViewers(pwtests.BaseTest):
             "best_epoch": 1,
             "elbow": [{"k": k, "inertia": inertia, "silhouette": silhouette}
                       for k, inertia, silhouette in ((2, 9, 0.2), (4, 5, 0.4), (8, 4, 0.3))]})
-        np.save(protocol.getStagePath("embeddings.npy"), self.generator.normal(size=(20, 5)))
-        writeTables(protocol.getInputPath("particles.star"), {"particles": [
-            {"rlnImageName": f"{n + 1}@a.mrcs", "rlnDefocusU": 10000.0 + n} for n in range(20)]})
         viewer = self.open(viewers.Siamese2DTrainEmbeddingViewer, protocol)
         losses = self.figure(viewer, "showTraining").axes[0]
         self.assertEqual([[3, 2, 1], [3.5, 2.5, 2.6]], [list(line.get_ydata()) for line in losses.lines[:2]])
         self.assertEqual([2, 2], list(losses.lines[2].get_xdata()))
         self.assertEqual([1.5, 1.5], list(losses.lines[3].get_xdata()))
-        self.assertIn("best epoch: 2", texts(losses.figure))
+        self.assertIn("best epoch: 2; the 1 after it was no better", texts(losses.figure))
         elbow, silhouette = self.figure(viewer, "showClusterCount").axes
         self.assertEqual(([4], [0.4]), tuple(map(list, silhouette.lines[-1].get_data())))
-        self.assertEqual(20, len(self.figure(viewer, "showMap").axes[0].collections[0].get_offsets()))
-        viewer.colorBy.set(1)
-        np.testing.assert_allclose(1 + np.arange(20) * 1e-4,
-                                   self.figure(viewer, "showMap").axes[0].collections[0].get_array())
-        for color, said in ((2, "no class to colour"), (3, "No classification in this project has used")):
-            viewer.colorBy.set(color)
-            self.assertIn(said, self.message(viewer, "showMap"))
-        viewer.colorBy.set(5)
-        legend = self.figure(viewer, "showMap").axes[0].get_legend()
-        self.assertEqual(("stack", ["a"]), (legend.get_title().get_text(),
-                                            [text.get_text() for text in legend.get_texts()]))
-        np.save(protocol.getStagePath("embeddings.npy"), np.zeros((19, 5)))
-        viewer.colorBy.set(1)
-        self.assertIn("20 particles, but there are 19 embeddings", self.message(viewer, "showMap"))
-
-    def test_embedding_coloured_by_the_classes_that_used_it(self):
-        trained = self.protocol(protocols.Siamese2DProtTrainEmbedding)
-        trained._defineOutputs(outputEmbedding=EmbeddingModel(filename="e.safetensors", pixelSize=PIXEL_SIZE))
-        np.save(trained.getStagePath("embeddings.npy"), self.generator.normal(size=(6, 3)))
-        writeTables(trained.getInputPath("particles.star"), {"particles": [
-            {"rlnImageName": f"{n}@a.mrcs", "siamese2dItemId": 10 + n, "rlnMicrographName": f"mic{n // 4}"}
-            for n in range(6)]})
-        self.writeJson(trained.getStagePath("training.json"), {
-            "map": {"rows": [5, 0, 2], "x": [1.0, 2.0, 3.0], "y": [4.0, 5.0, 6.0], "explained": 0.9}})
-        classified = self.protocol(protocols.Siamese2DProtClassify, inputEmbedding=(trained, "outputEmbedding"))
-        writeTables(classified.getStagePath("particles.star"), {"particles": [
-            {"siamese2dItemId": 15 - n, "rlnClassNumber": number, "rlnMaxValueProbDistribution": 0.1 * n}
-            for n, number in enumerate((7, 7, 0, 4, 7))]})
-        self.proj.getRuns()
-        viewer = self.open(viewers.Siamese2DTrainEmbeddingViewer, trained, colorBy=3)
-        # Items 15, 14, 13, 12, 11 are in the table, 13 is in no class, 10 is not in it: two grey dots.
-        axes = self.figure(viewer, "showMap").axes[0]
-        grey, coloured = axes.collections[:2]
-        self.assertEqual((2, 4), (len(grey.get_offsets()), len(coloured.get_offsets())))
-        self.assertEqual(["7", "4"], [text.get_text() for text in axes.get_legend().get_texts()])
-        first, third = coloured.get_facecolors()[[0, 1]]
-        self.assertFalse(np.allclose(first, third))
-        self.assertIn("grey: no class (2)", texts(axes.figure))
-        viewer.colorBy.set(4)
-        np.testing.assert_allclose([0.4, 0.3, 0.2, 0.1, 0.0],
-                                   self.figure(viewer, "showMap").axes[0].collections[1].get_array(), atol=1e-6)
-        viewer.colorBy.set(5)
-        axes = self.figure(viewer, "showMap").axes[0]
-        self.assertEqual(["mic0", "mic1"], [text.get_text() for text in axes.get_legend().get_texts()])
-        viewer.layout.set(1)
-        axes = self.figure(viewer, "showMap").axes[0]
-        self.assertEqual([[1, 4], [2, 5], [3, 6]], axes.collections[0].get_offsets().tolist())
-        self.assertIn("t-SNE 1 (of 90% of the variance)", texts(axes.figure))
-        self.writeJson(trained.getStagePath("training.json"), {})
-        self.assertIn("made no t-SNE map", self.message(viewer, "showMap"))
+        self.assertIn("no classes to compare", texts(self.figure(viewer, "showCosines")).replace("\n", " "))
 
     # --------------------------- classes -----------------------------------------------
     def classified(self):
@@ -685,8 +702,24 @@ class TestViewers(pwtests.BaseTest):
         self.writeJson(protocol.getStagePath("classification.json"), {
             "frc_threshold": 0.143,
             "history": [{"pass": 1, "changed": 0.5, "frequency": 0.05}, {"pass": 2, "changed": 0.1, "frequency": 0.1}],
+            "grouping": [{"k": k, "loss": 4.0 - k, "silhouette": value}
+                         for k, value in ((1, None), (2, 0.3), (3, 0.1), (4, None))],
             "frc": [{"class": number, "frequency": frequency, "frc": [1.0, 0.5, 0.1 * number]} for number in (1, 2)]})
         return protocol
+
+    def test_classify_what_other_numbers_of_classes_cost(self):
+        viewer = self.open(viewers.Siamese2DClassifyViewer, self.classified())
+        loss, silhouette = self.figure(viewer, "showGrouping").axes
+        np.testing.assert_allclose([3, 2, 1, 0], loss.lines[0].get_ydata())
+        np.testing.assert_allclose([np.nan, 0.3, 0.1, np.nan], silhouette.lines[0].get_ydata())
+        self.assertEqual([2, 2], list(loss.lines[1].get_xdata()))
+        self.assertIn("highest: 2 classes", [text.get_text() for text in silhouette.get_legend().get_texts()])
+
+    def test_classify_without_fine_classes_has_no_curve(self):
+        protocol = self.classified()
+        self.writeJson(protocol.getStagePath("classification.json"), {"frc_threshold": 0.5, "grouping": []})
+        viewer = self.open(viewers.Siamese2DClassifyViewer, protocol)
+        self.assertIn("No fine classes were made", texts(self.figure(viewer, "showGrouping")))
 
     def test_classify_averages_frc_and_convergence(self):
         viewer = self.open(viewers.Siamese2DClassifyViewer, self.classified(), classNumber=2)

@@ -1,10 +1,10 @@
-"""Paging through plots in one window: buttons, arrow keys, and an optional threshold slider."""
+"""Paging through plots in one window: buttons, arrow keys, and an optional slider."""
 
 from collections.abc import Callable
 
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
-from matplotlib.widgets import Button, Slider
+from matplotlib.widgets import Button, RangeSlider
 
 from siamese2d.viewers.plots.style import prepare, say
 from siamese2d.viewers.run_files import RunFileError
@@ -67,17 +67,18 @@ class Browser:
         following.on_clicked(lambda _event: self.turn(+1))
         self.write(1.85, f"{self._noun} {self.page + 1:,}\nof {self.count:,}")
 
-    def add_button(self, left: float, label: str) -> Button:
-        """A button in the strip; `left` is its left edge in inches."""
-        button = Button(self.strip_axes(left, 1.0), label, color="#EEEEEE", hovercolor="#D8E8F4")
+    def add_button(self, left: float, label: str, width: float = 1.0) -> Button:
+        """A button in the strip; its left edge and its width in inches."""
+        button = Button(self.strip_axes(left, width), label, color="#EEEEEE", hovercolor="#D8E8F4")
         for spine in button.ax.spines.values():
             spine.set_edgecolor("#999999")
         self._widgets.append(button)
         return button
 
-    def add_slider(self, left: float, width: float, label: str, low: float, high: float, value: float) -> Slider:
-        """A slider in the strip; its left edge and its width in inches."""
-        slider = Slider(self.strip_axes(left, width), label, low, high, valinit=value, valfmt="%.3g")
+    def add_range_slider(self, left: float, width: float, label: str, low: float, high: float,
+                         values: tuple[float, float]) -> RangeSlider:
+        """A slider with two handles in the strip; its left edge and its width in inches."""
+        slider = RangeSlider(self.strip_axes(left, width), label, low, high, valinit=values, valfmt="%.3g")
         self._widgets.append(slider)
         return slider
 

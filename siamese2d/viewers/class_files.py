@@ -64,15 +64,19 @@ class Members:
 
 
 def read_classes(folder: RunFolder) -> ClassTable:
-    """The class averages with their numbers, sizes and resolutions."""
+    """The class averages with their numbers, sizes and resolutions; batches have the same classes, other members."""
     table, path = folder.read_table(CLASSES), folder.file(CLASSES)
     if not table:
         raise RunFileError("This run made no class.")
     numbers, sizes, images = (column(table, name, path) for name in (
         "rlnClassNumber", "siamese2dClassSize", "rlnReferenceImage"))
-    resolutions = table.get("rlnEstimatedResolution", np.full(len(numbers), np.nan))
-    return ClassTable(numbers.astype(int), sizes.astype(int), np.asarray(resolutions, dtype=float),
-                      read_particles(list(images), folder.resolve), pixel_size_of(folder))
+    resolutions = np.asarray(table.get("rlnEstimatedResolution", np.full(len(numbers), np.nan)), dtype=float)
+    _, rows, classes = np.unique(numbers, return_index=True, return_inverse=True)
+    sizes = np.bincount(classes, sizes)
+    order = np.argsort(rows)
+    rows = rows[order]
+    return ClassTable(numbers[rows].astype(int), sizes[order].astype(int), resolutions[rows],
+                      read_particles(list(images[rows]), folder.resolve), pixel_size_of(folder))
 
 
 def pixel_size_of(folder: RunFolder) -> float | None:

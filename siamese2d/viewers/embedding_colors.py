@@ -57,7 +57,7 @@ def classified_colors(name: str, label: str, categorical: bool) -> Callable[[dic
     """Colours by what a classification found for the same particles, matched by their ids."""
     def colors(table, classification: RunFolder | None):
         if classification is None:
-            raise RunFileError("No classification in this project has used this embedding yet: run *classify 2D* with "
+            raise RunFileError("No *classify 2D* in this project has used this embedding, or these particles, yet: run "
                                "it, or choose another colour.")
         found = classification.read_table(PARTICLES, "particles")
         value_of = dict(zip(_column(found, ITEM_ID, label), _column(found, name, label)))
@@ -91,3 +91,14 @@ def _column(table: dict[str, np.ndarray], name: str, label: str) -> np.ndarray:
     if name not in table:
         raise RunFileError(f"The input particles have no {label.split(' ')[0]} to colour the map with.")
     return table[name]
+
+
+# What can colour the map, in the order of the form.
+COLORS = {
+    "nothing": None,
+    "defocus": column_colors("rlnDefocusU", "defocus (µm)", 1e-4),
+    "class in the input": category_colors("rlnClassNumber", "class"),
+    "class": classified_colors("rlnClassNumber", "class", True),
+    "confidence of the class": classified_colors("rlnMaxValueProbDistribution", "confidence", False),
+    "micrograph": micrograph_colors,
+}

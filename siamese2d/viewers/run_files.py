@@ -1,5 +1,6 @@
 """Reading what a run of the engine wrote: JSON, STAR tables, images. Every problem becomes a sentence for the user."""
 
+import glob
 import json
 import os
 
@@ -13,6 +14,7 @@ from siamese2d.star import readTable
 
 MRC_EXTENSIONS = (".mrc", ".mrcs", ".map", ".st", ".ali", ".rec")
 TIFF_EXTENSIONS = (".tif", ".tiff")
+BATCHES = "batch_*"
 
 
 class RunFileError(Exception):
@@ -20,30 +22,38 @@ class RunFileError(Exception):
 
 
 class RunFolder:
-    """The folder that one sub-command of the engine wrote.
+    """The folder that one sub-command of the engine wrote, or several of them, each into a folder for its batch.
 
     Parameters
     ----------
     path : str
-        ``extra/<stage>`` of a protocol.
+        ``extra/<stage>`` of a protocol, or its ``extra/input``.
     """
 
     def __init__(self, path: str):
         self.path = path
 
     def file(self, *parts: str) -> str:
-        """Path of a file inside the folder."""
-        return os.path.join(self.path, *parts)
+        """Path of a file: that of the first batch that has it; where none has, of one in the folder itself."""
+        return next(iter(self._found(*parts)), os.path.join(self.path, *parts))
 
     def read_json(self, name: str) -> dict:
-        """Content of a JSON file that the stage writes."""
+        """Content of a JSON file that the stage writes; of the first batch, where there are several."""
         self._require(name)
         return read_json(self.file(name))
 
-    def read_table(self, name: str, block: str | None = None) -> dict[str, np.ndarray]:
-        """Columns of a STAR file that the stage writes, see :func:`read_table`."""
+    def read_records(self, name: str, key: str) -> list:
+        """The list `key` of a JSON file that the stage writes, all batches together."""
         self._require(name)
-        return read_table(self.file(name), block)
+        return [record for path in self._found(name) for record in read_json(path).get(key) or []]
+
+    def read_table(self, name: str, block: str | None = None) -> dict[str, np.ndarray]:
+        """Columns of a STAR file that the stage writes, all batches together, see :func:`read_table`."""
+        self._require(name)
+        tables = [table for path in self._found(name) if (table := read_table(path, block))]
+        if any(table.keys() != tables[0].keys() for table in tables):
+            raise RunFileError(_damaged(self.file(name), "the tables of the batches have different columns"))
+        return {column: np.concatenate([table[column] for table in tables]) for column in (tables[0] if tables else ())}
 
     def read_array(self, name: str) -> np.ndarray:
         """A ``.npy`` array that the stage writes, mapped into memory."""
@@ -54,18 +64,23 @@ class RunFolder:
             raise RunFileError(_damaged(self.file(name), error)) from error
 
     def resolve(self, path: str) -> str:
-        """Path named in a STAR file of this folder: relative to the project, else to the folder itself."""
+        """Path named in a STAR file of this folder: relative to the project, else to the folder of the STAR file."""
         return path if os.path.exists(path) else self.file(path)
 
     def status(self) -> tuple[str, str]:
         """What ``run.json`` says: status (``none`` when the run has not begun) and message."""
-        if not os.path.exists(self.file("run.json")):
+        if not self._found("run.json"):
             return "none", ""
         record = read_json(self.file("run.json"))
         return record.get("status", ""), record.get("message", "")
 
+    def _found(self, *parts: str) -> list[str]:
+        """Files of this name, in the order of the batches."""
+        return [path for folder in ("", BATCHES) for path in sorted(glob.glob(
+            os.path.join(glob.escape(self.path), folder, *map(glob.escape, parts))))]
+
     def _require(self, name: str) -> None:
-        if os.path.exists(self.file(name)):
+        if self._found(name):
             return
         status, message = self.status()
         if status == "none":

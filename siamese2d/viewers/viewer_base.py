@@ -7,7 +7,7 @@ from pwem.viewers import EmPlotter, EmProtocolViewer
 from pyworkflow.protocol.params import LabelParam
 from pyworkflow.viewer import DESKTOP_TKINTER
 
-from siamese2d.viewers.run_files import RunFileError, RunFolder
+from siamese2d.viewers.run_files import RunFileError, RunFolder, column
 
 
 class StageViewer(EmProtocolViewer):
@@ -44,6 +44,12 @@ class StageViewer(EmProtocolViewer):
     def folder(self) -> RunFolder:
         """What the engine wrote for this protocol."""
         return RunFolder(self.protocol.getStagePath())
+
+    def input_micrographs(self) -> list[str]:
+        """Paths of the micrographs that were handed to the engine."""
+        tables = RunFolder(self.protocol.getInputPath())
+        table = tables.read_table("micrographs.star", "micrographs")
+        return list(column(table, "rlnMicrographName", tables.file("micrographs.star")))
 
     def window(self, title: str) -> EmPlotter:
         """A window with an empty figure, to be drawn into."""

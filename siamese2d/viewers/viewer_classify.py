@@ -12,6 +12,7 @@ from siamese2d.viewers.class_files import (CLASSES, PARTICLES, count_unassigned,
 from siamese2d.viewers.plots.class_averages import by_size, plot_class_averages
 from siamese2d.viewers.plots.convergence import plot_convergence
 from siamese2d.viewers.plots.frc import plot_frc
+from siamese2d.viewers.plots.grouping import plot_grouping
 from siamese2d.viewers.plots.particle_gallery import plot_particle_gallery
 from siamese2d.viewers.run_files import RunFileError
 from siamese2d.viewers.viewer_base import StageViewer, figure_of
@@ -57,6 +58,10 @@ class Siamese2DClassifyViewer(StageViewer):
             "Compares with another 2D classification of the same particles in this project, e.g. of another program or "
             "with other parameters: adjusted Rand index, common particles of all pairs of classes, and matched classes "
             "side by side."),
+        "showGrouping": (
+            "How many classes?",
+            "What other numbers of classes would lose or gain. A curve that is flat at the number that was taken says that "
+            "fewer would do, a steep one asks for more. Views change gradually, so a clear best number is rare."),
         "showConvergence": (
             "Convergence",
             "Few particles still change their class at the end of a run that was long enough."),
@@ -132,6 +137,11 @@ class Siamese2DClassifyViewer(StageViewer):
                    for record in self.folder.read_json("classification.json").get("history") or []]
         return self.plot("convergence", lambda figure: plot_convergence(history, HISTORY, figure))
 
+    def _showGrouping(self):
+        rows = self.folder.read_json("classification.json").get("grouping") or []
+        chosen = len(read_classes(self.folder).numbers)
+        return self.plot("number of classes", lambda figure: plot_grouping(rows, chosen, figure))
+
     def _classes(self):
         classes = getattr(self.protocol, "outputClasses", None)
         if classes is None:
@@ -152,8 +162,9 @@ class Siamese2DAssignViewer(Siamese2DClassifyViewer):
 
     _label = "results of assign to 2D classes"
     _targets = [Siamese2DProtAssign]
-    # Nothing converges here: the classes are given.
-    PLOTS = {name: plot for name, plot in Siamese2DClassifyViewer.PLOTS.items() if name != "showConvergence"}
+    # Nothing converges here, and nothing is grouped: the classes are given.
+    PLOTS = {name: plot for name, plot in Siamese2DClassifyViewer.PLOTS.items()
+             if name not in ("showConvergence", "showGrouping")}
 
     def _showFrc(self):
         if not self.folder.read_json("classification.json").get("frc"):

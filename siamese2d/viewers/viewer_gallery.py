@@ -17,6 +17,7 @@ from siamese2d.viewers.gallery.choice_dialog import choose
 from siamese2d.viewers.gallery.gallery_window import Actions, GalleryWindow
 from siamese2d.viewers.gallery.members_window import MembersWindow
 from siamese2d.viewers.gallery.time_slices import TimeSlices
+from siamese2d.viewers.project_runs import output_of, point_to, start
 from siamese2d.viewers.report.class_report import build_report, report_picture, write_report
 
 OWN_RUNS = "_Siamese2DProt"
@@ -126,8 +127,8 @@ class GalleryView(View):
         return GalleryModel(read_class_list(self._path), _classified(self._classes))
 
     def _title(self):
-        owner = _owner(self._viewer.getProject(), self._classes)
-        return f"{owner.getRunName()}, {_output_name(owner, self._classes)}" if owner is not None else self._path
+        owner, name = output_of(self._viewer.getProject(), self._classes)
+        return f"{owner.getRunName()}, {name}" if owner is not None else self._path
 
     def _open_members(self, number, parent):
         MembersWindow(parent, f"Class {number}", Members(self._path), number, self._model.classes.pixel_size)
@@ -166,12 +167,12 @@ def write_class_report(project, classes, model: GalleryModel | None = None, pict
         model = GalleryModel(read_class_list(classes.getFileName()), _classified(classes))
     if pictures is None:
         pictures = {number: report_picture(model, number) for number in model.classes.ids.tolist()}
-    owner = _owner(project, classes)
+    owner, output = output_of(project, classes)
     if owner is None:
         name = title = os.path.splitext(os.path.basename(classes.getFileName()))[0]
     else:
-        title = f"{owner.getRunName()}: {_output_name(owner, classes)}"
-        name = f"{os.path.basename(owner.getWorkingDir())}_{_output_name(owner, classes)}"
+        title = f"{owner.getRunName()}: {output}"
+        name = f"{os.path.basename(owner.getWorkingDir())}_{output}"
     path = os.path.join("Reports", f"{name}.html")
     write_report(path, build_report(model, pictures, owner, title))
     return path
@@ -224,36 +225,10 @@ def launch_selection(project, window, classes, numbers, label: str):
     """
     protocol = project.newProtocol(Siamese2DProtSelectClasses)
     protocol.setObjLabel(label)
-    owner = _owner(project, classes)
-    if owner is None:
-        protocol.inputClasses.set(classes)
-    else:
-        protocol.inputClasses.set(owner)
-        protocol.inputClasses.setExtended(_output_name(owner, classes))
+    point_to(protocol.inputClasses, project, classes)
     protocol.classNumbers.set(format_numbers(numbers))
-    main = project_window(window)
-    if main is None:
-        project.launchProtocol(protocol, wait=False)
-    else:
-        main.getViewWidget().executeProtocol(protocol)
+    start(project, window, protocol)
     return protocol
-
-
-def project_window(window):
-    """The project's main window among a window and those that it was opened from; None where there is none."""
-    while window is not None and not hasattr(window, "getViewWidget"):
-        window = getattr(window, "master", None)
-    return window
-
-
-def _owner(project, item):
-    """The protocol that `item` is an output of; None when it is none."""
-    owner = project.getProtocol(item.getObjParentId()) if item.getObjParentId() else None
-    return owner if owner is not None and _output_name(owner, item) else None
-
-
-def _output_name(protocol, item):
-    return next((name for name, output in protocol.iterOutputAttributes() if output.getObjId() == item.getObjId()), "")
 
 
 def _classified(classes):

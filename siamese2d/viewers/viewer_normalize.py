@@ -5,7 +5,7 @@ from pyworkflow.protocol.params import StringParam
 from siamese2d.protocols import Siamese2DProtNormalize
 from siamese2d.viewers.browser import Browser
 from siamese2d.viewers.plots.normalization import plot_gains, plot_normalization
-from siamese2d.viewers.run_files import RunFileError, column, image_or_reason, read_table
+from siamese2d.viewers.run_files import RunFileError, image_or_reason
 from siamese2d.viewers.viewer_base import StageViewer, figure_of, position_of, stem
 
 
@@ -30,7 +30,7 @@ class Siamese2DNormalizeViewer(StageViewer):
                       help="Its number, or a part of its name. The others are reached from the window.")
 
     def _records(self):
-        records = self.folder.read_json("normalization.json").get("micrographs", [])
+        records = self.folder.read_records("normalization.json", "micrographs")
         if not records:
             raise RunFileError("This run normalized no micrograph.")
         return records
@@ -42,8 +42,7 @@ class Siamese2DNormalizeViewer(StageViewer):
     def _showMicrographs(self):
         records = self._records()
         start = position_of(self.micrograph.get(), [record["name"] for record in records])
-        table = self.protocol.getInputPath("micrographs.star")
-        originals = {stem(path): path for path in column(read_table(table, "micrographs"), "rlnMicrographName", table)}
+        originals = {stem(path): path for path in self.input_micrographs()}
         downsampled = self.folder.read_json("normalization.json").get("downsample", 1) != 1
 
         def draw(page, figure):

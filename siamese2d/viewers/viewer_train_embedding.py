@@ -2,30 +2,23 @@
 
 import os
 
+import numpy as np
 from pyworkflow.protocol.params import EnumParam
 
 from siamese2d.protocols import Siamese2DProtClassify, Siamese2DProtTrainEmbedding
-from siamese2d.viewers.class_files import PARTICLES
-from siamese2d.viewers.embedding_colors import category_colors, classified_colors, column_colors, micrograph_colors
-from siamese2d.viewers.plots.embedding import plot_cluster_count, plot_embedding_map, plot_embedding_training
-from siamese2d.viewers.run_files import RunFileError, RunFolder, read_table
+from siamese2d.viewers.class_files import PARTICLES, read_particle_classes
+from siamese2d.viewers.embedding_colors import COLORS
+from siamese2d.viewers.embedding_map.map_model import MapModel
+from siamese2d.viewers.embedding_map.map_view import MapView
+from siamese2d.viewers.embedding_map.particles import CLASS
+from siamese2d.viewers.plots.cosines import plot_cosines
+from siamese2d.viewers.plots.embedding import plot_cluster_count, plot_embedding_training
+from siamese2d.viewers.run_files import RunFolder
 from siamese2d.viewers.viewer_base import StageViewer
-
-# What can colour the map, in the order of the form.
-COLORS = {
-    "nothing": None,
-    "defocus": column_colors("rlnDefocusU", "defocus (µm)", 1e-4),
-    "class in the input": category_colors("rlnClassNumber", "class"),
-    "class": classified_colors("rlnClassNumber", "class", True),
-    "confidence of the class": classified_colors("rlnMaxValueProbDistribution", "confidence", False),
-    "micrograph": micrograph_colors,
-}
-# Number of the first choice of axes; the other is t-SNE.
-COMPONENTS = 0
 
 
 class Siamese2DTrainEmbeddingViewer(StageViewer):
-    """Training curves, number of clusters, and a map of the embedding."""
+    """Training curves, number of clusters, how far classes are apart, and a map of the embedding."""
 
     _label = "results of train embedding"
     _targets = [Siamese2DProtTrainEmbedding]
@@ -33,25 +26,28 @@ class Siamese2DTrainEmbeddingViewer(StageViewer):
         "showTraining": (
             "Training curves",
             "The loss falls and levels off. A validation loss that rises again means that the network learns "
-            "single particles by heart; the best epoch is the one that is kept."),
+            "single particles by heart; the best epoch is the one that is kept, and training stops when none after it "
+            "was better."),
         "showClusterCount": (
             "Number of clusters",
             "How well the embedding falls into k groups: look for the bend of the elbow and for a peak of the "
             "silhouette."),
+        "showCosines": (
+            "Similarity of classes",
+            "Mean cosine between the members of each two classes. Training worked when the diagonal stands out: "
+            "members of one class are more alike than members of two."),
         "showMap": (
             "Map of the embedding",
             "Each dot is a particle; similar images lie close together. Islands are views or species that the "
-            "network tells apart. An order by defocus would mean that it learnt defocus instead of shape."),
+            "network tells apart. An order by defocus would mean that it learnt defocus instead of shape. Draw around "
+            "a region to see its average and its particles, and to keep them as a subset."),
     }
 
     def _defineChoices(self, form):
         form.addParam("colorBy", EnumParam, choices=list(COLORS), default=0, label="Colour of the map",
                       help="What colours the dots. *class* and *confidence of the class* are those of the last "
-                           "classification that used this embedding; particles that it does not have are grey.")
-        form.addParam("layout", EnumParam, choices=["principal components", "t-SNE"], default=COMPONENTS,
-                      label="Axes of the map",
-                      help="Principal components keep distances; t-SNE keeps neighbours and draws groups apart, but "
-                           "the distances between them mean little.")
+                           "*classify 2D* that used this embedding, else of the last that classified these particles; "
+                           "those that it does not have are grey.")
 
     def _showTraining(self):
         training = self.folder.read_json("training.json")
@@ -60,38 +56,32 @@ class Siamese2DTrainEmbeddingViewer(StageViewer):
 
     def _showClusterCount(self):
         rows = self.folder.read_json("training.json").get("elbow") or []
-        return self.plot("number of clusters", lambda figure: plot_cluster_count(rows, figure))
+        classification = self._classification()
+        classes = read_particle_classes(classification)[CLASS] if classification else np.empty(0)
+        chosen = len(np.unique(classes[classes >= 1])) or None
+        return self.plot("number of clusters", lambda figure: plot_cluster_count(rows, chosen, figure))
+
+    def _showCosines(self):
+        cosine = self.folder.read_json("training.json").get("cosine") or {}
+        return self.plot("similarity of classes", lambda figure: plot_cosines(
+            cosine.get("matrix") or [], cosine.get("classes") or [], cosine.get("diagonal_dominance"), figure))
 
     def _showMap(self):
-        embeddings = self.folder.read_array("embeddings.npy")
-        colors, layout = self._colors(len(embeddings)), self._layout()
-        return self.plot("map", lambda figure: plot_embedding_map(
-            embeddings, *((None, "", None) if colors is None else (colors.values, colors.label, colors.names)),
-            layout, figure))
-
-    def _layout(self):
-        if self.layout.get() == COMPONENTS:
-            return None
-        found = self.folder.read_json("training.json").get("map")
-        if not found:
-            raise RunFileError("This run made no t-SNE map. Choose the principal components as axes.")
-        return found
-
-    def _colors(self, count):
-        color = list(COLORS.values())[self.colorBy.get()]
-        if color is None:
-            return None
-        path = self.protocol.getInputPath("particles.star")
-        found = color(read_table(path, "particles"), self._classification())
-        if len(found.values) != count:
-            raise RunFileError(f"{path} has {len(found.values):,} particles, but there are {count:,} embeddings. Run "
-                               "the protocol again.")
-        return found
+        model = MapModel(self.folder, RunFolder(self.protocol.getInputPath()), self._classification())
+        return MapView(self, model, list(COLORS)[self.colorBy.get()])
 
     def _classification(self):
-        """Folder of the last classification in the project that used this embedding, None where there is none."""
-        folders = [RunFolder(run.getStagePath()) for run in self.getProject().getRuns(refresh=False)
-                   if isinstance(run, Siamese2DProtClassify) and run.inputEmbedding.get() is not None
-                   and run.inputEmbedding.get().getObjParentId() == self.protocol.getObjId()]
-        finished = [folder for folder in folders if os.path.exists(folder.file(PARTICLES))]
-        return finished[-1] if finished else None
+        """Folder of the last classification that used this embedding, else of one of the same particles, else None."""
+        runs = [run for run in self.getProject().getRuns(refresh=False)
+                if isinstance(run, Siamese2DProtClassify) and os.path.exists(_folder(run).file(PARTICLES))]
+        embedding = [run for run in runs if run.inputEmbedding.get() is not None
+                     and run.inputEmbedding.get().getObjParentId() == self.protocol.getObjId()]
+        particles = self.protocol.getParticles()
+        same = [run for run in runs if particles is not None and run.inputParticles.get() is not None
+                and run.inputParticles.get().getFileName() == particles.getFileName()]
+        found = embedding or same
+        return _folder(found[-1]) if found else None
+
+
+def _folder(run) -> RunFolder:
+    return RunFolder(run.getStagePath())

@@ -10,8 +10,8 @@ import numpy as np
 
 from siamese2d.gallery.class_list import SetFileError
 from siamese2d.gallery.model import GalleryModel
-from siamese2d.gallery.order import (NUMBER, QUALITY, RESOLUTION, SIMILARITY, SIZE, available_orders, features,
-                                     similarity_order, sort_ids)
+from siamese2d.gallery.order import (ACCURACY, NUMBER, QUALITY, RESOLUTION, SIMILARITY, SIZE, available_orders,
+                                     features, similarity_order, sort_ids)
 from siamese2d.viewers.gallery.pictures import Look, read_picture
 from siamese2d.viewers.gallery import theme
 from siamese2d.viewers.gallery.controls import LookControls, ThresholdControls
@@ -91,7 +91,7 @@ class GalleryWindow:
         bar = ttk.Frame(root, style=theme.FRAME, padding=(10, 2, 10, 6))
         bar.pack(side=tk.TOP, fill=tk.X)
         ttk.Label(bar, style=theme.LABEL, text="Sort by").pack(side=tk.LEFT, padx=(0, 4))
-        self._order = ttk.Combobox(bar, state="readonly", width=13, values=available_orders(classes))
+        self._order = ttk.Combobox(bar, state="readonly", width=16, values=available_orders(classes))
         self._order.pack(side=tk.LEFT)
         self._order.bind("<<ComboboxSelected>>", lambda _event: self.sort_by(self._order.get()))
         self._descending = tk.BooleanVar(value=False)
@@ -143,7 +143,7 @@ class GalleryWindow:
         self.root.bind("<Escape>", lambda _event: self.select_none())
 
     def _caption_lines(self) -> int:
-        return 2 if {RESOLUTION, QUALITY} & set(available_orders(self.model.classes)) else 1
+        return 2 if {RESOLUTION, QUALITY, ACCURACY} & set(available_orders(self.model.classes)) else 1
 
     # --------------------------- what a user does ------------------------------
     def sort_by(self, order: str) -> None:

@@ -34,7 +34,7 @@ class Entry:
     lines : tuple of str
         Written under it.
     corner : str
-        Written into its upper left corner.
+        Written into its upper left corner; may be empty.
     """
 
     key: int
@@ -288,8 +288,11 @@ class ImageGrid(ttk.Frame):
                                width=self.look.side - 8, justify="center", font=self._small, tags=tags)
         else:
             canvas.create_image(left, top, image=picture, anchor="nw", tags=tags)
-        label = canvas.create_text(left + 4, top + 2, text=self._describe(key).corner, anchor="nw", fill="white",
-                                   font=self._small, tags=tags)
+        corner = self._describe(key).corner
+        if not corner:
+            return
+        label = canvas.create_text(left + 4, top + 2, text=corner, anchor="nw", fill="white", font=self._small,
+                                   tags=tags)
         x0, y0, x1, y1 = canvas.bbox(label)
         canvas.tag_lower(canvas.create_rectangle(x0 - 2, y0, x1 + 2, y1, fill="#333333", outline="", tags=tags), label)
 

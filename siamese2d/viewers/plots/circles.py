@@ -54,6 +54,11 @@ class CirclesPlot:
             self._circles.remove()
             self._add_circles(self._circles.get_offsets(), pixels)
 
+    def set_positions(self, positions: np.ndarray) -> None:
+        """Change where the circles are, `(n, 2)` pixels (x, y)."""
+        if self._circles is not None:
+            self._circles.set_offsets(positions)
+
     def _draw(self, image: np.ndarray, positions: np.ndarray) -> None:
         small, factor = shrink(image)
         height, width = image.shape

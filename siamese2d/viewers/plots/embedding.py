@@ -1,15 +1,21 @@
 """How the training of an embedding went, how many clusters it holds, and what it looks like."""
 
 import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from matplotlib import colormaps
 from matplotlib.figure import Figure
+from matplotlib.path import Path
 
 from .curves import count_axis, draw_series, mark_point, mark_x, note
-from .style import BARS, BLUE, GREEN, MUTED, ORANGE, SCORES, prepare, say, style
+from .style import BARS, BLUE, GREEN, MUTED, ORANGE, PURPLE, SCORES, prepare, say, style
 
-MAX_POINTS = 20_000
+MAX_POINTS = 50_000
+# Embeddings that are compared at a time.
+CHUNK = 500
 # Categories that a legend names.
 NAMED = 20
 
@@ -46,7 +52,7 @@ def plot_embedding_training(epochs: list[dict], best_epoch: int | None = None, f
         best = [number for number, entry, of_round in zip(numbers, epochs, rounds)
                 if of_round == rounds[-1] and entry["epoch"] == best_epoch]
         if best:
-            mark_x(axes, best[0], f"best epoch: {best[0]}", color=GREEN)
+            mark_x(axes, best[0], f"best epoch: {best[0]}{_after(len(epochs) - best[0])}", color=GREEN)
         starts = [number for number, of_round, before in zip(numbers[1:], rounds[1:], rounds) if of_round != before]
         for k, start in enumerate(starts):
             axes.axvline(start - 0.5, color=MUTED, linestyle=":", linewidth=1, label=None if k else "new round")
@@ -57,7 +63,13 @@ def plot_embedding_training(epochs: list[dict], best_epoch: int | None = None, f
     return figure
 
 
-def plot_cluster_count(rows: list[dict], figure: Figure | None = None) -> Figure:
+def _after(epochs: int) -> str:
+    if not epochs:
+        return ", the last"
+    return f"; the {epochs} after it {'was' if epochs == 1 else 'were'} no better"
+
+
+def plot_cluster_count(rows: list[dict], chosen: int | None = None, figure: Figure | None = None) -> Figure:
     """Elbow and silhouette: how well the embedding falls into k clusters, for several k.
 
     Parameters
@@ -65,6 +77,8 @@ def plot_cluster_count(rows: list[dict], figure: Figure | None = None) -> Figure
     rows : list of dict
         ``k``; ``inertia``, the mean squared distance to the cluster centres, which falls with k and slower beyond the
         natural number; ``silhouette``, -1 to 1, the higher, the better are the clusters apart (Rousseeuw 1987).
+    chosen : int, optional
+        Number of classes that was taken, which is marked too.
     figure : Figure, optional
         Figure to draw into.
 
@@ -88,62 +102,123 @@ def plot_cluster_count(rows: list[dict], figure: Figure | None = None) -> Figure
             axes.set_ylabel(label)
             count_axis(axes, "number of clusters")
             mark_point(axes, best["k"], best[key], f"highest silhouette: k = {best['k']}")
+            if chosen is not None:
+                mark_x(axes, chosen, f"classification: k = {chosen}", color=PURPLE)
             axes.legend()
     return figure
 
 
-def principal_plane(embeddings: np.ndarray, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Project the embeddings on their two directions of largest variance.
+@dataclass(frozen=True)
+class MapPoints:
+    """Dots of a map, one for each particle that is drawn.
+
+    Attributes
+    ----------
+    places : ndarray, `(m, 2)`
+    rows : ndarray of int, `(m,)`
+        Row of `embeddings` of each dot.
+    axis_names : (str, str)
+    within : callable
+        ``within(polygon)`` returns the rows, ascending, of all particles that belong into a closed polygon `(p, 2)`,
+        also of those that are not drawn.
+    undrawn : str
+        How those that are not drawn are placed; empty when all are drawn.
+    """
+
+    places: np.ndarray
+    rows: np.ndarray
+    axis_names: tuple[str, str]
+    within: Callable[[np.ndarray], np.ndarray]
+    undrawn: str = ""
+
+
+def principal_plane(embeddings: np.ndarray, seed: int = 0) -> MapPoints:
+    """Map of the embeddings on their two directions of largest variance.
 
     Parameters
     ----------
     embeddings : ndarray, `(n, d)`
-        Of which at most 20,000, drawn with `seed`, are used.
+        Rows that are not finite are left out; of more than 50,000, so many are drawn, chosen with `seed`.
     seed : int
-        Of the draw.
-
-    Returns
-    -------
-    points : ndarray, `(m, 2)`
-        Coordinates in the plane; NaN rows of the input are left out.
-    shares : ndarray, `(2,)`
-        Share of the total variance that each axis holds.
-    rows : ndarray, `(m,)`
-        Row of `embeddings` of every point.
     """
-    rows = np.flatnonzero(np.isfinite(embeddings).all(axis=1))
+    finite = np.flatnonzero(np.isfinite(embeddings).all(axis=1))
+    rows = finite
     if len(rows) > MAX_POINTS:
         rows = np.sort(np.random.default_rng(seed).choice(rows, MAX_POINTS, replace=False))
-    centred = np.asarray(embeddings[rows], dtype=np.float64)
-    if not len(rows):
-        return np.empty((0, 2)), np.zeros(2), rows
-    centred -= centred.mean(axis=0)
-    variances, axes = np.linalg.eigh(centred.T @ centred)
-    two = axes[:, ::-1][:, :2]
-    points, total = centred @ two, variances.sum()
-    missing = 2 - points.shape[1]
-    shares = variances[::-1][:2] / total if total > 0 else np.zeros(two.shape[1])
-    return np.pad(points, ((0, 0), (0, missing))), np.pad(shares, (0, missing)), rows
+    chosen = np.asarray(embeddings[rows], dtype=np.float64)
+    centre = chosen.mean(axis=0) if len(rows) else np.zeros(embeddings.shape[1])
+    variances, axes = np.linalg.eigh((chosen - centre).T @ (chosen - centre))
+    plane = np.zeros((embeddings.shape[1], 2))
+    plane[:, :min(2, len(variances))] = axes[:, ::-1][:, :2]
+    shares = np.zeros(2)
+    if variances.sum() > 0:
+        shares[:min(2, len(variances))] = variances[::-1][:2] / variances.sum()
+
+    def within(polygon):
+        path = Path(polygon)
+        found = [part[path.contains_points((np.asarray(embeddings[part], dtype=np.float64) - centre) @ plane)]
+                 for part in np.array_split(finite, math.ceil(len(finite) / CHUNK) or 1)]
+        return np.concatenate(found)
+
+    names = (f"principal component 1 ({shares[0]:.0%} of the variance)", f"principal component 2 ({shares[1]:.0%})")
+    return MapPoints((chosen - centre) @ plane, rows, names, within,
+                     "those not drawn have their own places" if len(rows) < len(finite) else "")
 
 
-def plot_embedding_map(embeddings: np.ndarray, values: np.ndarray | None = None, value_name: str = "",
-                       names: list[str] | None = None, layout: dict | None = None,
-                       figure: Figure | None = None) -> Figure:
+def neighbour_map(embeddings: np.ndarray, layout: dict) -> MapPoints:
+    """Map that t-SNE made before; particles that it left out belong to the dot whose embedding is nearest.
+
+    Parameters
+    ----------
+    embeddings : ndarray, `(n, d)`
+    layout : dict
+        ``rows`` of the particles, ``x``, ``y``, and ``explained``, the share of the variance that the places were made
+        from.
+    """
+    rows = np.asarray(layout["rows"], dtype=int)
+    places = np.column_stack([layout["x"], layout["y"]])
+    finite = np.flatnonzero(np.isfinite(embeddings).all(axis=1))
+    others = np.setdiff1d(finite, rows)
+
+    @cache
+    def owners():
+        return _nearest(embeddings, others, rows)
+
+    def within(polygon):
+        inside = Path(polygon).contains_points(places)
+        if not inside.any() or not len(others):
+            return np.sort(rows[inside])
+        return np.sort(np.concatenate([rows[inside], others[inside[owners()]]]))
+
+    names = (f"t-SNE 1 (of {layout['explained']:.0%} of the variance)", "t-SNE 2")
+    return MapPoints(places, rows, names, within,
+                     "those not drawn go with the most similar one that is" if len(others) else "")
+
+
+def _nearest(embeddings: np.ndarray, others: np.ndarray, drawn: np.ndarray) -> np.ndarray:
+    """Position in `drawn` of the row nearest to each row of `others`."""
+    targets = np.asarray(embeddings[drawn], dtype=np.float32)
+    squares = np.einsum("ij,ij->i", targets, targets)
+    parts = np.array_split(others, math.ceil(len(others) / CHUNK))
+    return np.concatenate([np.argmin(squares - 2 * np.asarray(embeddings[part], dtype=np.float32) @ targets.T, axis=1)
+                           for part in parts])
+
+
+def plot_embedding_map(points: MapPoints, count: int, dimensions: int, values: np.ndarray | None = None,
+                       value_name: str = "", names: list[str] | None = None, figure: Figure | None = None) -> Figure:
     """Map of the embeddings, one dot for each particle.
 
     Parameters
     ----------
-    embeddings : ndarray, `(n, d)`
-        One row for each particle.
+    points : MapPoints
+    count, dimensions : int
+        Embeddings that there are, and numbers in each.
     values : ndarray, `(n,)`, optional
         A number of each particle, such as its defocus, that colours the dots; grey where it is NaN.
     value_name : str
         Name and unit of the values.
     names : list of str, optional
         Names of categories, the largest first; the values are then their numbers, from 0.
-    layout : dict, optional
-        Places made before: ``rows`` of the particles, ``x``, ``y``, and ``explained``, the share of the variance that
-        they were made from. The first two principal components when not given.
     figure : Figure, optional
         Figure to draw into.
 
@@ -151,30 +226,27 @@ def plot_embedding_map(embeddings: np.ndarray, values: np.ndarray | None = None,
     -------
     Figure
     """
-    if layout is None:
-        points, shares, rows = principal_plane(embeddings)
-        axis_names = (f"principal component 1 ({shares[0]:.0%} of the variance)",
-                      f"principal component 2 ({shares[1]:.0%})")
-    else:
-        points, rows = np.column_stack([layout["x"], layout["y"]]), np.asarray(layout["rows"], dtype=int)
-        axis_names = (f"t-SNE 1 (of {layout['explained']:.0%} of the variance)", "t-SNE 2")
     with style():
         figure = prepare(figure, 8.0, 6.6)
         axes = figure.subplots()
         axes.set_title("Map of the embedding")
-        if not len(points):
+        if not len(points.rows):
             say(axes, "There are no finite embeddings.")
             return figure
-        size = float(np.clip(20_000 / len(points), 3, 16))
-        chosen = None if values is None else np.asarray(values, dtype=float)[rows]
-        _draw_dots(axes, points, chosen, value_name, names, size)
-        axes.set(xlabel=axis_names[0], ylabel=axis_names[1])
+        chosen = None if values is None else np.asarray(values, dtype=float)[points.rows]
+        _draw_dots(axes, points.places, chosen, value_name, names, dot_size(len(points.rows)))
+        axes.set(xlabel=points.axis_names[0], ylabel=points.axis_names[1])
         axes.set_aspect("equal", adjustable="datalim")
-        shown = f"{len(points):,} of {len(embeddings):,}" if len(points) < len(embeddings) else f"{len(points):,}"
+        shown = f"{len(points.rows):,} of {count:,}" if len(points.rows) < count else f"{count:,}"
         unknown = 0 if chosen is None else int(np.isnan(chosen).sum())
         grey = f"; grey: no {value_name.split(' ')[0]} ({unknown:,})" if unknown else ""
-        note(axes, f"{shown} particles, {embeddings.shape[1]} dimensions{grey}")
+        note(axes, f"{shown} particles, {dimensions} dimensions{grey}")
     return figure
+
+
+def dot_size(count: int) -> float:
+    """Area of each of `count` dots, square points."""
+    return float(np.clip(20_000 / count, 3, 16))
 
 
 def _draw_dots(axes, points: np.ndarray, values: np.ndarray | None, label: str, names: list[str] | None,

@@ -1,0 +1,1 @@
+"""The window of an embedding's map: draw around particles, see what they are, keep them."""
