@@ -12,9 +12,9 @@ import pyworkflow.utils as pwutils
 from pyworkflow import VarTypes
 from pyworkflow.exceptions import ValidationException
 
-from siamese2d.constants import (CONDA_ENV_NAME, CONDA_PACKAGE, CONDA_PYTHON, ENGINE_PROGRAM, ENV_ACTIVATION,
-                                 HANDSHAKE, INSTALLED_MARKER, PIP_ARGS, PYTHON, TORCH_BUILD, TORCH_CPU, TORCH_CUDA,
-                                 VENV_FOLDER, VENV_PACKAGE, VERSION)
+from siamese2d.constants import (CONDA_ENV_NAME, CONDA_PACKAGE, CONDA_PYTHON, ENGINE_LAUNCHER, ENGINE_PROGRAM,
+                                 ENV_ACTIVATION, HANDSHAKE, INSTALLED_MARKER, PIP_ARGS, PYTHON, TORCH_BUILD, TORCH_CPU,
+                                 TORCH_CUDA, VENV_FOLDER, VENV_PACKAGE, VERSION)
 
 __version__ = VERSION
 _logo = "siamese2d_logo.png"
@@ -84,9 +84,10 @@ class Plugin(pwem.Plugin):
         return f"{prefix or ''} {activation}".strip()
 
     @classmethod
-    def getProgram(cls):
-        """Shell command that starts the engine in its environment."""
-        return f"{cls.getActivationCmd()} && {ENGINE_PROGRAM}"
+    def getProgram(cls, processes=1):
+        """Shell command that starts the engine in its environment, as one process or as several that share the work."""
+        engine = ENGINE_PROGRAM if processes == 1 else ENGINE_LAUNCHER.format(processes=processes)
+        return f"{cls.getActivationCmd()} && {engine}"
 
     @classmethod
     def getEnviron(cls):
@@ -229,7 +230,7 @@ class Plugin(pwem.Plugin):
 
     # --------------------------- running ----------------------------------------------
     @classmethod
-    def runEngine(cls, protocol, args):
+    def runEngine(cls, protocol, args, processes=1):
         """Run one sub-command of the engine as a job of `protocol`.
 
         Parameters
@@ -237,14 +238,16 @@ class Plugin(pwem.Plugin):
         protocol : pyworkflow.protocol.Protocol
             Its log gets the command and the output.
         args : list of str
-            Sub-command and arguments; ``%(GPU)s`` is replaced by the number of the GPU that Scipion assigned.
+            Sub-command and arguments; ``%(GPU)s`` is replaced by the numbers of the GPUs that Scipion assigned.
+        processes : int
+            One for each GPU.
 
         Raises
         ------
         subprocess.CalledProcessError
             If the engine fails; it has said why on standard error and in its ``run.json``.
         """
-        protocol.runJob(cls.getProgram(), quoteArguments(args), env=cls.getEnviron(), numberOfMpi=1)
+        protocol.runJob(cls.getProgram(processes), quoteArguments(args), env=cls.getEnviron(), numberOfMpi=1)
 
 
 def quoteArguments(args):

@@ -22,6 +22,8 @@ VENV_FOLDER = "env"
 INSTALLED_MARKER = f"siamese2d-{VERSION}.installed"
 
 ENGINE_PROGRAM = "siamese2d-engine"
+# The same in several processes, one for each GPU; a port of its own keeps runs on one machine apart.
+ENGINE_LAUNCHER = "torchrun --standalone --nproc_per_node {processes} -m siamese2d_engine"
 
 # Sub-commands of the engine; each writes into extra/<stage>/ of its protocol.
 NORMALIZE = "normalize"
@@ -32,6 +34,7 @@ EXTRACT = "extract"
 TRAIN = "train"
 CLASSIFY = "classify"
 ASSIGN = "assign"
+EXPORT = "export"
 
 # Extra attributes of the output items.
 ATTR_SCORE = "_siamese2dScore"            # Coordinate: the picker's score

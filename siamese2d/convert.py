@@ -3,6 +3,8 @@
 Every row carries the objId of its item in the column ``siamese2dItemId`` and is found again by it, never by position.
 """
 
+import contextlib
+import gc
 import os
 
 import numpy as np
@@ -14,6 +16,7 @@ from pyworkflow.exceptions import ValidationException
 from siamese2d.constants import (ATTR_CLASS_SIZE, ATTR_CONFIDENCE, ATTR_FIT, ATTR_QUALITY, ATTR_REASON, ATTR_RESOLUTION,
                                  ATTR_SCORE, ITEM_ID)
 from siamese2d.star import readTable, writeTables
+from siamese2d.streams import Subset
 
 MICROGRAPH = "rlnMicrographName"
 IMAGE = "rlnImageName"
@@ -97,13 +100,13 @@ def writeLabels(path, labels, micrographs):
 
 
 def _writePositions(path, items, scale, micrographs):
-    fileNames = _FileNames(micrographs)
+    present = MicrographsOfCoordinates(micrographs)
     rows = []
     for itemId, coordinate in items:
-        fileName = fileNames.of(coordinate)
-        if fileName is not None:
+        micrograph = present.of(coordinate)
+        if micrograph is not None:
             x, y = exactPosition(coordinate)
-            rows.append({MICROGRAPH: fileName, X: x * scale, Y: y * scale, ITEM_ID: itemId})
+            rows.append({MICROGRAPH: micrograph[1], X: x * scale, Y: y * scale, ITEM_ID: itemId})
     writeTables(path, {"coordinates": rows})
     return len(rows)
 
@@ -310,6 +313,7 @@ def rowToTransform(row, pixelSize):
 
 
 # --------------------------- from the engine ---------------------------------------------
+# Outputs may grow: what they hold already is not appended again.
 def readMicrographs(path, original, output):
     """Append the micrographs that the engine wrote to `output`, each with the id and properties of its original.
 
@@ -325,20 +329,20 @@ def readMicrographs(path, original, output):
     Raises
     ------
     ValidationException
-        If the file's micrographs differ in pixel size; a set has only one.
+        If the micrographs differ in pixel size; a set has only one.
     """
     rows = {int(row[ITEM_ID]): row for row in readTable(path, "micrographs")}
     sizes = {float(row["rlnMicrographPixelSize"]) for row in readTable(path, "optics")}
+    sizes |= {output.getSamplingRate()} if output.getSize() else set()
     if max(sizes) - min(sizes) > 1e-3 * min(sizes):
         raise ValidationException(f"{path}: the micrographs differ in pixel size ({min(sizes):.4f} to {max(sizes):.4f} "
                                   "A). Split the input set by micrograph size and run each part alone.")
     output.setSamplingRate(min(sizes))
-    for mic in original:
-        if mic.getObjId() in rows:
-            written = mic.clone()
-            written.setFileName(rows[mic.getObjId()][MICROGRAPH])
-            written.setSamplingRate(min(sizes))
-            output.append(written)
+    for mic in Subset(original, _missing(rows, output)):
+        written = mic.clone()
+        written.setFileName(rows[mic.getObjId()][MICROGRAPH])
+        written.setSamplingRate(min(sizes))
+        output.append(written)
 
 
 def readCoordinates(path, micrographStar, micrographs, output):
@@ -356,8 +360,11 @@ def readCoordinates(path, micrographStar, micrographs, output):
         Set to fill.
     """
     idOf = {row[MICROGRAPH]: int(row[ITEM_ID]) for row in readTable(micrographStar, "micrographs")}
-    micrographOf = {mic.getObjId(): mic.clone() for mic in micrographs}
+    new = _missing(idOf.values(), output, "_micId")
+    micrographOf = {mic.getObjId(): mic.clone() for mic in Subset(micrographs, new)}
     for row in readTable(path):
+        if idOf[row[MICROGRAPH]] not in new:
+            continue
         coordinate = Coordinate()
         setExactPosition(coordinate, float(row[X]), float(row[Y]))
         coordinate.setMicrograph(micrographOf[idOf[row[MICROGRAPH]]])
@@ -385,10 +392,8 @@ def readParticles(path, coordinates, micrographs, output):
     scale = coordinates.getMicrographs().getSamplingRate() / pixelSize
     rows = {int(row[ITEM_ID]): row for row in readTable(path, "particles")}
     acquisitions = {mic.getMicName(): mic.getAcquisition().clone() for mic in micrographs}
-    for coordinate in coordinates:
-        row = rows.get(coordinate.getObjId())
-        if row is not None:
-            output.append(_extractedParticle(row, coordinate, scale, pixelSize, acquisitions))
+    for coordinate in Subset(coordinates, _missing(rows, output)):
+        output.append(_extractedParticle(rows[coordinate.getObjId()], coordinate, scale, pixelSize, acquisitions))
 
 
 def _extractedParticle(row, coordinate, scale, pixelSize, acquisitions):
@@ -410,14 +415,14 @@ def _extractedParticle(row, coordinate, scale, pixelSize, acquisitions):
 def readClasses(folder, classes):
     """Fill a SetOfClasses2D from the engine's ``particles.star``, ``classes.star`` and ``classes.mrcs``.
 
-    Members get the 2D transform and the confidence; classes their average, size, resolution and quality.
+    Members get the 2D transform and the confidence; new classes their average, resolution and quality, all their size.
 
     Parameters
     ----------
     folder : str
         The engine's folder.
     classes : SetOfClasses2D
-        Its images must be the set that was written for the engine.
+        Its images must be the set that was written for the engine. It is written and closed.
 
     Returns
     -------
@@ -426,13 +431,25 @@ def readClasses(folder, classes):
     """
     rows = {int(row[ITEM_ID]): row for row in readTable(os.path.join(folder, "particles.star"), "particles")}
     classRows = {int(row[CLASS]): row for row in readTable(os.path.join(folder, "classes.star"))}
+    members = {item: row for item, row in rows.items() if int(row[CLASS]) in classRows}
+    with _collectorPaused():
+        _appendMembers(members, classRows, classes)
+        classes.write()
+        classes.close()
+    return len(rows) - len(members)
+
+
+def _appendMembers(rows, classRows, classes):
+    before = [cls.getObjId() for cls in classes.iterItems()]
+    if before:
+        # Only after this iteration do the items leave out what is not stored, and append finds its columns.
+        classes.enableAppend()
+    present = {item for number in before for item in _present(rows, classes[number])}
+    new = Subset(classes.getImages(), set(rows) - present)
     pixelSize = classes.getImages().getSamplingRate()
 
     def updateParticle(particle, _):
-        row = rows.get(particle.getObjId())
-        if row is None or int(row[CLASS]) not in classRows:
-            particle._appendItem = False
-            return
+        row = rows[particle.getObjId()]
         particle.setClassId(int(row[CLASS]))
         particle.setTransform(rowToTransform(row, pixelSize))
         setattr(particle, ATTR_CONFIDENCE, pwobj.Float(float(row["rlnMaxValueProbDistribution"])))
@@ -447,8 +464,24 @@ def readClasses(folder, classes):
         average.setSamplingRate(pixelSize)
         setClassAttributes(cls, row)
 
-    classes.classifyItems(updateItemCallback=updateParticle, updateClassCallback=updateClass)
-    return sum(1 for row in rows.values() if int(row[CLASS]) not in classRows)
+    if not len(new):
+        return
+    classes.classifyItems(updateItemCallback=updateParticle, updateClassCallback=updateClass, iterParams=new.query())
+    for number in before:
+        cls = classes[number]
+        setattr(cls, ATTR_CLASS_SIZE, pwobj.Integer(cls.getSize()))
+        classes.update(cls)
+
+
+@contextlib.contextmanager
+def _collectorPaused():
+    """Keeps Python from collecting class objects, whose end closes the connection that all classes of a set share."""
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
 
 
 def readSetApart(folder, particles, output):
@@ -467,27 +500,40 @@ def readSetApart(folder, particles, output):
     if not os.path.exists(path):
         return
     rows = {int(row[ITEM_ID]): row for row in readTable(path, "particles")}
-    for particle in particles:
-        row = rows.get(particle.getObjId())
-        if row is not None:
-            apart = particle.clone()
-            apart.setClassId(int(float(row.get(CLASS, 0))))
-            setattr(apart, ATTR_REASON, pwobj.String(row["siamese2dReason"]))
-            setattr(apart, ATTR_FIT, pwobj.Float(_finite(row.get("siamese2dFit", 0))))
-            output.append(apart)
+    for particle in Subset(particles, _missing(rows, output)):
+        row, apart = rows[particle.getObjId()], particle.clone()
+        apart.setClassId(int(float(row.get(CLASS, 0))))
+        setattr(apart, ATTR_REASON, pwobj.String(row["siamese2dReason"]))
+        setattr(apart, ATTR_FIT, pwobj.Float(_finite(row.get("siamese2dFit", 0))))
+        output.append(apart)
 
 
-def readAverages(folder, averages):
-    """Append the averages of the classes that have members, numbered as the classes, to a SetOfAverages."""
+def readAverages(folder, classes, averages):
+    """Append the averages of the classes that have members, numbered as the classes, to a SetOfAverages.
+
+    Parameters
+    ----------
+    folder : str
+        The engine's folder.
+    classes : SetOfClasses2D
+        The classes as `readClasses` filled them; the averages get their sizes.
+    averages : SetOfAverages
+        Set to fill; averages that it holds get the new sizes.
+    """
+    sizes = {cls.getObjId(): cls.getSize() for cls in classes.iterItems()}
+    new = _missing(sizes, averages)
     for row in readTable(os.path.join(folder, "classes.star")):
-        if int(float(row["siamese2dClassSize"])) == 0:
+        number = int(row[CLASS])
+        if number not in sizes:
             continue
-        average = Particle()
-        average.setObjId(int(row[CLASS]))
-        average.setClassId(int(row[CLASS]))
-        average.setLocation(*imageLocation(row["rlnReferenceImage"]))
-        setClassAttributes(average, row)
-        averages.append(average)
+        average = averages[number] if number not in new else Particle()
+        if number in new:
+            average.setObjId(number)
+            average.setClassId(number)
+            average.setLocation(*imageLocation(row["rlnReferenceImage"]))
+            setClassAttributes(average, row)
+        setattr(average, ATTR_CLASS_SIZE, pwobj.Integer(sizes[number]))
+        (averages.append if number in new else averages.update)(average)
 
 
 def setClassAttributes(item, row):
@@ -501,6 +547,30 @@ def imageLocation(name):
     """``(index, file)`` of RELION's ``index@file``."""
     index, _, fileName = name.partition("@")
     return int(index), fileName
+
+
+class MicrographsOfCoordinates:
+    """Finds the micrograph that a coordinate belongs to: by the micrograph's name, else by its id.
+
+    Parameters
+    ----------
+    micrographs : SetOfMicrographs
+        Disabled ones are left out.
+    ctfs : dict of str to CTFModel, optional
+        CTF by micrograph name; with it, micrographs that have none are left out.
+    """
+
+    def __init__(self, micrographs, ctfs=None):
+        self._byName, self._byId = {}, {}
+        for mic in _enabled(micrographs):
+            if ctfs is None or mic.getMicName() in ctfs:
+                self._byName[mic.getMicName()] = self._byId[mic.getObjId()] = mic.getObjId(), mic.getFileName()
+
+    def of(self, coordinate):
+        """Id and file of the micrograph; None where it is not there."""
+        if coordinate.getMicName():
+            return self._byName.get(coordinate.getMicName())
+        return self._byId.get(coordinate.getMicId())
 
 
 # --------------------------- inside ------------------------------------------------------
@@ -539,21 +609,6 @@ def _acquisitionValues(acquisition):
             "rlnAmplitudeContrast": float(acquisition.getAmplitudeContrast() or 0)}
 
 
-class _FileNames:
-    """File of the micrograph that a coordinate belongs to: by the micrograph's name, else by its id."""
-
-    def __init__(self, micrographs):
-        self._byName, self._byId = {}, {}
-        for mic in _enabled(micrographs):
-            self._byName[mic.getMicName()] = mic.getFileName()
-            self._byId[mic.getObjId()] = mic.getFileName()
-
-    def of(self, coordinate):
-        if coordinate.getMicName():
-            return self._byName.get(coordinate.getMicName())
-        return self._byId.get(coordinate.getMicId())
-
-
 def _particleCoordinateRow(particle, micrographPixelSize):
     coordinate = particle.getCoordinate()
     scale = particle.getSamplingRate() / micrographPixelSize
@@ -571,6 +626,18 @@ def _withSameColumns(rows):
 
 def _enabled(items):
     return (item for item in items.iterItems() if item.isEnabled())
+
+
+def _present(ids, items, label="id"):
+    """Those of some values of `label` that a set of items holds."""
+    if not len(ids) or not items.getSize():
+        return set()
+    low, high = min(ids), max(ids)
+    return set(items.getUniqueValues(label, where=f"{label}>={low} AND {label}<={high}")) & set(ids)
+
+
+def _missing(ids, items, label="id"):
+    return set(ids) - _present(ids, items, label)
 
 
 def _finite(text):

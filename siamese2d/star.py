@@ -53,23 +53,31 @@ def readTable(path, block=None):
     """
     if not os.path.exists(path):
         raise ValidationException(f"{path}: this table is missing. Start the protocol again to make it.")
-    columns, inBlock, found = [], False, False
     with open(path) as star:
-        for line in map(str.strip, star):
-            if not line or line.startswith("#"):
-                continue
-            if line.startswith("data_"):
-                if inBlock:
-                    return
-                inBlock = line != "data_optics" if block is None else line == f"data_{block}"
-                found, columns = found or inBlock, []
-            elif inBlock and line.startswith("_"):
-                columns.append(line.split()[0][1:])
-            elif inBlock and columns:
-                yield dict(zip(columns, _split(line)))
+        try:
+            yield from parseTable(star, block)
+        except LookupError:
+            raise ValidationException(f"{path}: there is no table {block or ''} in this file. Start the protocol "
+                                      "again to make it.") from None
+
+
+def parseTable(lines, block=None):
+    """Rows of one loop among the lines of a STAR file, as `readTable`; LookupError if the block is missing."""
+    columns, inBlock, found = [], False, False
+    for line in map(str.strip, lines):
+        if not line or line.startswith("#"):
+            continue
+        if line.startswith("data_"):
+            if inBlock:
+                return
+            inBlock = line != "data_optics" if block is None else line == f"data_{block}"
+            found, columns = found or inBlock, []
+        elif inBlock and line.startswith("_"):
+            columns.append(line.split()[0][1:])
+        elif inBlock and columns:
+            yield dict(zip(columns, _split(line)))
     if not found:
-        raise ValidationException(f"{path}: there is no table {block or ''} in this file. Start the protocol "
-                                  "again to make it.")
+        raise LookupError(block)
 
 
 def _asText(value):

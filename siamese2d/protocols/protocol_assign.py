@@ -5,12 +5,15 @@ from pwem.objects import SetOfImages
 
 from siamese2d.constants import ASSIGN
 from siamese2d.convert import writeTemplates
-from siamese2d.protocols.protocol_base import validateNotEmpty
-from siamese2d.protocols.protocol_classes_base import Siamese2DProtClassesBase
+from siamese2d.protocols import costs
+from siamese2d.protocols.protocol_base import isOpen, validateNotEmpty
+from siamese2d.protocols.protocol_classes_base import ClassesOutput, Siamese2DProtClassesBase
+from siamese2d.protocols.protocol_streaming_base import Siamese2DProtStreamingBase
 from siamese2d.protocols.protocol_train_embedding import validateMask
+from siamese2d.streams import Subset
 
 
-class Siamese2DProtAssign(Siamese2DProtClassesBase):
+class Siamese2DProtAssign(Siamese2DProtStreamingBase, Siamese2DProtClassesBase):
     """Puts new particles into existing 2D classes, without classifying again.
 
     A coarse comparison with all averages proposes poses, a fine one decides. The classes may come from any program; they
@@ -19,6 +22,9 @@ class Siamese2DProtAssign(Siamese2DProtClassesBase):
 
     _label = "assign to 2D classes"
     STAGE = ASSIGN
+    ITEM_NAME = "particles"
+    # Fewer would say little about the noise that particles are compared with.
+    SMALLEST_BATCH, LARGEST_BATCH = 500, 20000
 
     # --------------------------- DEFINE param functions --------------------------------
     def _defineParams(self, form):
@@ -31,19 +37,30 @@ class Siamese2DProtAssign(Siamese2DProtClassesBase):
                       label="Classes", help="2D classes or averages of any program, bright on dark, centred. Disabled "
                                             "ones are not used. Averages of another box or pixel size are resampled.")
         self._defineImageParams(
-            form, "Take that of the classification.",
+            form, "When unsure take that of the classification; the wand shows it on the averages.",
             "Yes: a particle may be mirrored to fit its class. No for classes that were made without mirroring, such as "
-            "those of RELION.")
+            "those of RELION. When unsure take what the classification had.")
         form.addParam("newAverages", params.BooleanParam, default=False, label="New averages?",
                       help="Yes: the classes get averages of their new members, with their resolution, instead of the "
-                           "given ones. Takes about as long as the assignment.")
+                           "given ones. Takes about as long as the assignment, and needs all particles: not while they "
+                           "still arrive. When unsure take No: the new members are then told by averages that you "
+                           "know.")
         self._defineSeedParam(form)
         self._defineParallel(form)
 
     # --------------------------- STEPS functions ---------------------------------------
-    def _convertInput(self):
-        super()._convertInput()
-        writeTemplates(self.getInputPath("classes.star"), self.inputClasses.get())
+    def _growingInputs(self):
+        return [self.inputParticles.get()]
+
+    def _writeBatch(self, batch, ids):
+        self._writeParticles(self.getInputPath(batch, "particles.star"), Subset(self.inputParticles.get(), ids))
+        writeTemplates(self.getInputPath(batch, "classes.star"), self.inputClasses.get())
+
+    def _publishBatch(self, batch):
+        makers = (self._newClasses, self._newAverages, self._newSetApart)
+        sets = (self._output(output.name, maker) for output, maker in zip(ClassesOutput, makers))
+        for name, output in self._fill(self.getStagePath(batch), *sets).items():
+            self._publish(name, output, self._defineRelations)
 
     # --------------------------- INFO functions ----------------------------------------
     def _validateInputs(self):
@@ -52,6 +69,9 @@ class Siamese2DProtAssign(Siamese2DProtClassesBase):
         if not errors and classes is not None and not _averageFiles(classes):
             errors.append("*Classes*: they have no averages. Choose classes whose program wrote them, or a set of "
                           "averages.")
+        if self.newAverages.get() and (isOpen(particles) or len(self.getBatches()) > 1):
+            errors.append("*New averages?*: needs all particles at once. Choose No while they still arrive; when all "
+                          "are there, run a new protocol with Yes.")
         return errors if errors or particles is None else validateMask(self.maskDiameter.get(), particles)
 
     def _warnings(self):
@@ -64,6 +84,12 @@ class Siamese2DProtAssign(Siamese2DProtClassesBase):
                              f"px of {present[1]:.3f} Å. The averages are resampled.")
         return lines
 
+    def _costWarnings(self):
+        number = self.inputParticles.get().getSize()
+        seconds = number * (costs.ASSIGN + costs.ASSIGN_CLASS * self.inputClasses.get().getSize())
+        return costs.hours(self, seconds * (2 if self.newAverages.get() else 1),
+                           "Fewer classes, a small *Largest shift* and no new averages make it shorter.")
+
     def _methods(self):
         return ["Particles were aligned in plane to given class averages, from low to high resolution, and put into the "
                 "most likely class; those that matched it no better than noise [Efron2004] were set apart."]
@@ -72,8 +98,9 @@ class Siamese2DProtAssign(Siamese2DProtClassesBase):
         return ["Efron2004"]
 
     # --------------------------- UTILS functions ---------------------------------------
-    def _engineArguments(self):
-        arguments = ["--particles", self.getInputPath("particles.star"), "--classes", self.getInputPath("classes.star"),
+    def _batchArguments(self, batch):
+        arguments = ["--particles", self.getInputPath(batch, "particles.star"),
+                     "--classes", self.getInputPath(batch, "classes.star"),
                      "--classes-pixel-size", _pixelSize(self.inputClasses.get()), *self._imageArguments()]
         return arguments + (["--new-averages"] if self.newAverages.get() else [])
 

@@ -1,7 +1,9 @@
 """What all protocols share: input tables, one engine command, outputs, and how they speak to the user."""
 
+import glob
 import json
 import os
+import time
 from subprocess import CalledProcessError
 
 import pyworkflow.protocol.constants as cons
@@ -15,6 +17,10 @@ from siamese2d.constants import TORCH_BUILD, TORCH_CPU
 EXPERT = cons.LEVEL_ADVANCED
 # Warnings of the engine that a summary repeats.
 WARNINGS = 5
+# File of the engine about a run.
+RECORD = "run.json"
+# Seconds after which the summary says how old the progress is that it shows.
+OLD_PROGRESS = 120
 
 
 class Siamese2DProtBase(EMProtocol):
@@ -28,19 +34,25 @@ class Siamese2DProtBase(EMProtocol):
     _label = None
     # Sub-command of the engine, and name of its folder in extra/.
     STAGE = None
+    # Whether its work can be shared by several GPUs.
+    SEVERAL_GPUS = False
 
     # --------------------------- DEFINE param functions --------------------------------
     def _defineGpuParams(self, form):
         form.addHidden(params.USE_GPU, params.BooleanParam, default=Plugin.getVar(TORCH_BUILD) != TORCH_CPU,
                        label="Use GPU for execution",
                        help="Set to No to compute on the processor. There is no silent change from one to the other: a "
-                            "GPU that is asked for and not there is an error.")
+                            "GPU that is asked for and not there is an error. When unsure take Yes where this "
+                            "machine has a GPU.")
         form.addHidden(params.GPU_LIST, params.StringParam, default="0", label="GPU",
-                       help="Number of the one GPU to use. Change it when another job runs on GPU 0.")
+                       help=("Numbers of the GPUs to use, such as 0 1: they share the work. " if self.SEVERAL_GPUS else
+                             "Number of the one GPU to use. ") +
+                            "Change it when another job runs on GPU 0. When unsure take 0.")
 
     def _defineSeedParam(self, form):
         form.addParam("seed", params.IntParam, default=0, expertLevel=EXPERT, label="Random seed",
-                      help="The same seed gives the same result. Change it to see how much of a result is chance.")
+                      help="The same seed gives the same result. Change it to see how much of a result is chance. "
+                           "When unsure keep it.")
 
     def _defineParallel(self, form):
         form.addParallelSection(threads=4, mpi=0)
@@ -57,10 +69,7 @@ class Siamese2DProtBase(EMProtocol):
         self._convertInput()
 
     def runEngineStep(self, command):
-        try:
-            Plugin.runEngine(self, command)
-        except CalledProcessError as error:
-            raise ValidationException(self._failureMessage(error.returncode)) from None
+        self._runEngine(command, self.getStagePath())
 
     def createOutputStep(self):
         self._createOutput()
@@ -74,14 +83,21 @@ class Siamese2DProtBase(EMProtocol):
         return []
 
     def _warnings(self):
-        openSets = [pointer for _, pointer in self.iterInputPointers() if _isOpen(pointer.get())]
-        return [f"{self.getObjectTag(pointer)} is still growing: only the items that it holds when this protocol "
-                "starts are used." for pointer in openSets]
+        openSets = [pointer for _, pointer in self.iterInputPointers()
+                    if isOpen(pointer.get()) and not self.worksInStreaming()]
+        growing = [f"{self.getObjectTag(pointer)} is still growing: only the items that it holds when this protocol "
+                   "starts are used." for pointer in openSets]
+        # What a form without its inputs would cost is not known.
+        return growing + (self._costWarnings() if self._hasInputs() else [])
+
+    def _costWarnings(self):
+        """Lines about choices that cost hours or fill the disk; asked when all inputs are set and not empty."""
+        return []
 
     def _summary(self):
-        if not self.isFinished():
-            return ["The output is not ready yet."]
-        return self._resultSummary() + self._warningSummary()
+        if self.isFinished():
+            return self._resultSummary() + self._warningSummary()
+        return (self._progressSummary() if self.isRunning() else []) or ["The output is not ready yet."]
 
     def _resultSummary(self):
         """What came out, in the user's terms."""
@@ -98,25 +114,32 @@ class Siamese2DProtBase(EMProtocol):
 
     def getReport(self, name):
         """A JSON file of the engine, or an empty dictionary before it is there."""
-        path = self.getStagePath(name)
-        if not os.path.exists(path):
-            return {}
-        with open(path) as report:
-            return json.load(report)
+        return readReport(self.getStagePath(name))
 
     def iterInputPointers(self):
         """Names and pointers of the inputs that are set."""
         return [(name, pointer) for name, pointer in self.iterInputAttributes()
                 if pointer.isPointer() and pointer.get() is not None]
 
+    def _hasInputs(self):
+        required = [name for name, param in self.getDefinition().iterParams()
+                    if isinstance(param, params.PointerParam) and not param.allowsNull
+                    and self.evalParamCondition(name)]
+        pointers = dict(self.iterInputPointers())
+        return all(name in pointers for name in required) and all(_size(pointer.get()) for pointer in pointers.values())
+
     def _inputKey(self):
         # As an argument of the step it makes a resumed run write the tables again when the input has changed.
         return [f"{name}:{pointer.getUniqueId()}:{_size(pointer.get())}" for name, pointer in self.iterInputPointers()]
 
     def _engineCommand(self):
+        return self._command(self._engineArguments(), self.getStagePath())
+
+    def _command(self, arguments, folder):
         # The folder belongs to this protocol alone, so a run with other parameters may replace what is in it.
-        command = [self.STAGE, *self._engineArguments(), "--out", self.getStagePath(), "--overwrite",
-                   "--threads", max(self.numberOfThreads.get(), 1)]
+        processes = self._processes()
+        command = [self.STAGE, *arguments, "--out", folder, "--overwrite",
+                   "--threads", max(self.getBinThreads() // processes, 1)]
         if self.hasAttribute("seed"):
             command += ["--seed", self.seed.get()]
         if self.allowsGpu():
@@ -127,8 +150,18 @@ class Siamese2DProtBase(EMProtocol):
         """The engine's word for an enumerated parameter."""
         return values[self.getAttributeValue(name)]
 
-    def _failureMessage(self, status):
-        record = self.getReport("run.json")
+    def _processes(self):
+        """Processes that the engine runs in: one for each GPU."""
+        return max(len(self.getGpuList()), 1) if self.usesGpu() and self.SEVERAL_GPUS else 1
+
+    def _runEngine(self, command, folder):
+        try:
+            Plugin.runEngine(self, command, self._processes())
+        except CalledProcessError as error:
+            record = readReport(os.path.join(folder, RECORD))
+            raise ValidationException(self._failureMessage(error.returncode, record)) from None
+
+    def _failureMessage(self, status, record):
         if record.get("status") == "failed" and record.get("message"):
             return record["message"]
         if record.get("status") == "running" and (status < 0 or status > 128):
@@ -140,20 +173,49 @@ class Siamese2DProtBase(EMProtocol):
         if not self.usesGpu():
             return []
         gpus = self.getGpuList()
-        if len(gpus) != 1:
+        if not gpus or len(gpus) > 1 and not self.SEVERAL_GPUS:
             return [f"*GPU*: give the number of one GPU, not '{self.gpuList.get()}'."]
+        if len(set(gpus)) < len(gpus):
+            return [f"*GPU*: '{self.gpuList.get()}' names a GPU twice. Give each number once."]
         # A queue gives the job its own machine and numbers its GPUs from 0; what this machine has is no answer there.
         if self.useQueue():
             return []
-        return _missingDevice(f"cuda:{gpus[0]}")
+        return [problem for gpu in gpus for problem in _missingDevice(f"cuda:{gpu}")]
+
+    def _progressSummary(self):
+        """How far the engine is, outermost work first; nothing while it does not run."""
+        # A stage that works in batches has a folder for each.
+        paths = [path for folder in ("", "*") for path in glob.glob(self.getStagePath(folder, "progress.json"))]
+        try:
+            written, path = max((os.path.getmtime(path), path) for path in paths)
+            with open(path) as report:
+                lines = [f"{level['label']}: {level['text']}" for level in json.load(report)["work"]]
+        except (FileNotFoundError, ValueError):
+            # There is none, or the engine has just removed it.
+            return []
+        age = time.time() - written
+        return lines + ([f"(This was {age / 60:.0f} minutes ago.)"] if age > OLD_PROGRESS else [])
+
+    def _runRecords(self):
+        """What the engine recorded about its runs."""
+        return [self.getReport(RECORD)]
 
     def _warningSummary(self):
-        record = self.getReport("run.json")
-        failed, warnings = record.get("results", {}).get("failed", 0), record.get("warnings", [])
+        records = self._runRecords()
+        failed = sum(record.get("results", {}).get("failed", 0) for record in records)
+        warnings = [warning for record in records for warning in record.get("warnings", [])]
         lines = [f"{failed} micrographs failed and are not in the output."] if failed else []
         lines += [f"Warning: {warning}" for warning in warnings[:WARNINGS]]
         more = len(warnings) - WARNINGS
         return lines + ([f"... and {more} more warnings; the log has all."] if more > 0 else [])
+
+
+def readReport(path):
+    """A JSON file of the engine, or an empty dictionary before it is there."""
+    if not os.path.exists(path):
+        return {}
+    with open(path) as report:
+        return json.load(report)
 
 
 def validateNotEmpty(label, items):
@@ -175,7 +237,8 @@ def _missingDevice(device):
             "to cuda and build it again."]
 
 
-def _isOpen(item):
+def isOpen(item):
+    """Whether an input is a set that may still grow, as far as this object knows."""
     return hasattr(item, "isStreamOpen") and item.isStreamOpen()
 
 

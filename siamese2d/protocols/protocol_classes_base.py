@@ -4,7 +4,6 @@ import enum
 
 import pyworkflow.protocol.params as params
 from pwem.objects import SetOfAverages, SetOfClasses2D, SetOfParticles
-from pyworkflow.exceptions import ValidationException
 
 from siamese2d.convert import readAverages, readClasses, readSetApart, writeParticles
 from siamese2d.protocols.protocol_base import EXPERT, Siamese2DProtBase
@@ -31,41 +30,45 @@ class Siamese2DProtClassesBase(Siamese2DProtBase):
                       help="Yes: particles that match their class no better than noise does, and those with other "
                            "strong signal such as neighbours or ice, go into *outputSetApart* instead of a class. "
                            "Where nothing is wrong, that is about one of a thousand. No puts every particle into a "
-                           "class.")
+                           "class. When unsure take Yes: the set can be joined again.")
         form.addParam("maxShift", params.FloatParam, default=-1, expertLevel=EXPERT, label="Largest shift (Å)",
                       help="How far particles may lie from the centre of the box. -1 takes 0.08 of the box. Enlarge it "
-                           "for imprecise coordinates; a small value is faster.")
+                           "for imprecise coordinates; a small value is faster. When unsure keep -1.")
         form.addParam("maxResolution", params.FloatParam, default=-1, expertLevel=EXPERT, label="Finest detail (Å)",
                       help="Resolution up to which particles are compared. -1 takes what the particle's size and the "
-                           "pixel size allow. Give a coarser value when classes follow noise.")
+                           "pixel size allow. Give a coarser value when classes follow noise. When "
+                           "unsure keep -1.")
 
     # --------------------------- STEPS functions ---------------------------------------
-    def _convertInput(self):
-        particles = self.inputParticles.get()
-        writeParticles(self.getInputPath("particles.star"), particles, withCtf=not particles.isPhaseFlipped(),
+    def _writeParticles(self, path, particles):
+        writeParticles(path, particles, withCtf=not particles.isPhaseFlipped(),
                        micrographPixelSize=_micrographPixelSize(particles))
 
-    def _createOutput(self):
-        particles = self.inputParticles.get()
-        classes = self._createSetOfClasses2D(self.inputParticles)
-        readClasses(self.getStagePath(), classes)
-        if classes.isEmpty():
-            raise ValidationException("No particle was put in a class. Check that the particles are not blank, and "
-                                      "look at the log.")
+    def _newClasses(self):
+        return self._createSetOfClasses2D(self.inputParticles)
+
+    def _newAverages(self):
         averages = self._createSetOfAverages()
-        averages.copyInfo(particles)
+        averages.copyInfo(self.inputParticles.get())
         averages.setHasCTF(False)
-        readAverages(self.getStagePath(), averages)
-        outputs = {ClassesOutput.outputClasses.name: classes, ClassesOutput.outputAverages.name: averages}
+        return averages
+
+    def _newSetApart(self):
         apart = self._createSetOfParticles("_apart")
-        apart.copyInfo(particles)
-        readSetApart(self.getStagePath(), particles, apart)
-        if len(apart):
-            outputs[ClassesOutput.outputSetApart.name] = apart
-        self._defineOutputs(**outputs)
+        apart.copyInfo(self.inputParticles.get())
+        return apart
+
+    def _fill(self, folder, classes, averages, apart):
+        """Read what the engine wrote about particles into the three output sets; those without items are left out."""
+        readClasses(folder, classes)
+        readAverages(folder, classes, averages)
+        readSetApart(folder, self.inputParticles.get(), apart)
+        outputs = zip(ClassesOutput, (classes, averages, apart))
+        return {output.name: items for output, items in outputs if not items.isEmpty()}
+
+    def _defineRelations(self, output):
         for _, source in self.iterInputPointers():
-            for output in outputs.values():
-                self._defineSourceRelation(source, output)
+            self._defineSourceRelation(source, output)
 
     # --------------------------- INFO functions ----------------------------------------
     def _warnings(self):
@@ -77,11 +80,11 @@ class Siamese2DProtClassesBase(Siamese2DProtBase):
         return lines
 
     def _resultSummary(self):
-        classes, total = self.outputClasses, self.inputParticles.get().getSize()
+        classes, apart = self.outputClasses, getattr(self, ClassesOutput.outputSetApart.name, ())
         inClasses = sum(cls.getSize() for cls in classes.iterItems())
         lines = [f"{inClasses} particles in {classes.getSize()} classes."]
-        return lines + ([f"{total - inClasses} particles are in no class; *outputSetApart* holds them with the reason."]
-                        if inClasses < total else [])
+        return lines + ([f"{len(apart)} particles are in no class; *outputSetApart* holds them with the reason."]
+                        if len(apart) else [])
 
     # --------------------------- UTILS functions ---------------------------------------
     def _imageArguments(self):
@@ -97,4 +100,6 @@ class Siamese2DProtClassesBase(Siamese2DProtBase):
 def _micrographPixelSize(particles):
     """Pixel size of the micrographs that the particles' coordinates belong to; None where they are not known."""
     coordinates = particles.getCoordinates() if particles.hasCoordinates() else None
-    return coordinates.getMicrographs().getSamplingRate() if coordinates is not None else None
+    # In a workflow that was scheduled as a whole, a protocol sees the outputs of its own inputs, but not of theirs.
+    micrographs = coordinates.getMicrographs() if coordinates is not None else None
+    return micrographs.getSamplingRate() if micrographs is not None else None

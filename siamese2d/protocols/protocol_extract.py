@@ -7,9 +7,14 @@ import pyworkflow.protocol.params as params
 from pwem.objects import SetOfParticles
 from pyworkflow.exceptions import ValidationException
 
-from siamese2d.constants import EXTRACT
-from siamese2d.convert import coordinateScale, ctfsOfMicrographs, readParticles, writeCoordinates, writeMicrographs
-from siamese2d.protocols.protocol_base import EXPERT, Siamese2DProtBase, validateNotEmpty
+from siamese2d.constants import EXTRACT, ITEM_ID
+from siamese2d.convert import (MicrographsOfCoordinates, coordinateScale, ctfsOfMicrographs, readParticles,
+                               writeCoordinates, writeMicrographs)
+from siamese2d.protocols import costs
+from siamese2d.protocols.protocol_base import EXPERT, isOpen, validateNotEmpty
+from siamese2d.protocols.protocol_streaming_base import Siamese2DProtStreamingBase
+from siamese2d.star import readTable
+from siamese2d.streams import Subset, isGrowing, itemIds
 
 SAME_AS_PICKING, OTHER = 0, 1
 EDGES = ["drop", "pad"]
@@ -23,12 +28,14 @@ class ExtractOutput(enum.Enum):
     outputParticles = SetOfParticles
 
 
-class Siamese2DProtExtract(Siamese2DProtBase):
+class Siamese2DProtExtract(Siamese2DProtStreamingBase):
     """Cuts normalized particle images out of micrographs."""
 
     _label = "extract particles"
     _possibleOutputs = ExtractOutput
     STAGE = EXTRACT
+    ITEM_NAME = "coordinates"
+    LARGEST_BATCH = 20000
 
     # --------------------------- DEFINE param functions --------------------------------
     def _defineParams(self, form):
@@ -39,54 +46,80 @@ class Siamese2DProtExtract(Siamese2DProtBase):
                       default=SAME_AS_PICKING, display=params.EnumParam.DISPLAY_HLIST, important=True,
                       label="Micrographs source",
                       help="*other*: cut the particles from other micrographs, such as those before downsampling. They "
-                           "are matched by name, and a difference in pixel size is taken into account.")
+                           "are matched by name, and a difference in pixel size is taken into account. When unsure "
+                           "take *other* and the micrographs with full detail if they were downsampled for picking.")
         form.addParam("inputMicrographs", params.PointerParam, pointerClass="SetOfMicrographs", allowsNull=True,
                       important=True, condition=f"micrographsSource == {OTHER}", label="Other micrographs",
                       help="The micrographs to cut the particles from.")
         form.addParam("inputCTF", params.PointerParam, pointerClass="SetOfCTF", allowsNull=True, label="CTF",
                       help="CTF of the micrographs, so that class averages can be corrected for it. Without it "
-                           "averages are plain means. Particles of micrographs that have no CTF in it are left out.")
+                           "averages are plain means. Particles of micrographs that have no CTF in it are left out; "
+                           "while it grows, they wait for "
+                           "theirs. When unsure give it.")
         form.addParam("boxSize", params.IntParam, default=-1, label="Box size (px)",
                       help="Width of the images in pixels of the micrographs, before downsampling. -1 takes "
                            f"{BOX_PER_DIAMETER} times the particle diameter (the box size of the coordinates). Make it "
-                           "larger for data of high defocus.")
+                           "larger for data of high defocus. When unsure press the wand.")
         form.addParam("downsample", params.FloatParam, default=1.0, label="Downsample by",
                       help="Factor by which the images get smaller (Fourier cropping). 2D classes need no more than "
-                           "about 64 to 128 pixels; 1 keeps the size.")
+                           "about 64 to 128 pixels; 1 keeps the size. When unsure take the factor that gives about "
+                           "100.")
         form.addParam("invert", params.BooleanParam, default=True, label="Invert contrast?",
                       help="Particles must be bright on dark. Yes for cryo-EM micrographs as recorded; No for negative "
-                           "stain, or when the micrographs were inverted before.")
+                           "stain, or when the micrographs were inverted before. When unsure look at the particles "
+                           "that come out: they must be bright.")
         form.addParam("edge", params.EnumParam, choices=["leave out", "fill with noise"], default=0, expertLevel=EXPERT,
                       label="Particles at the edge",
                       help="What happens to particles whose box reaches over the edge of the micrograph. Fill when "
-                           "particles are few.")
+                           "particles are few. When unsure leave them out.")
         self._defineParallel(form)
 
     # --------------------------- STEPS functions ---------------------------------------
-    def _convertInput(self):
-        micrographs = self.getMicrographs()
-        written = writeMicrographs(self.getInputPath("micrographs.star"), micrographs, self._ctfs())
-        if not written:
-            raise ValidationException("None of the micrographs has a CTF in the given set. Choose the CTF of these "
-                                      "micrographs, or none.")
-        matched = writeCoordinates(self.getInputPath("coordinates.star"), self.inputCoordinates.get(), micrographs)
-        if not matched:
-            raise ValidationException("None of the coordinates lies on these micrographs. Choose the micrographs on "
-                                      "which the particles were picked, or others with the same names.")
+    def _growingInputs(self):
+        sets = [self.inputCoordinates.get(), self.getMicrographs(), self.inputCTF.get()]
+        return [items for items in sets if items is not None]
 
-    def _createOutput(self):
-        micrographs, coordinates = self.getMicrographs(), self.inputCoordinates.get()
+    def _mayGrow(self, taken):
+        coordinates, *others = self._growingInputs()
+        # With all coordinates taken, what else may come is of no use.
+        return isGrowing(coordinates) or (len(itemIds(coordinates)) > len(taken) and any(map(isGrowing, others)))
+
+    def _readyItems(self, ids):
+        """Coordinates whose micrograph, and its CTF where one is asked for, are there."""
+        ctfs = self._ctfs() if self.inputCTF.get() is not None else None
+        present = MicrographsOfCoordinates(self.getMicrographs(), ctfs)
+        return [item.getObjId() for item in Subset(self.inputCoordinates.get(), ids) if present.of(item)]
+
+    def _writeBatch(self, batch, ids):
+        micrographs, coordinates = self.getMicrographs(), Subset(self.inputCoordinates.get(), ids)
+        present = MicrographsOfCoordinates(micrographs)
+        used = Subset(micrographs, {present.of(coordinate)[0] for coordinate in coordinates})
+        writeMicrographs(self.getInputPath(batch, "micrographs.star"), used, self._ctfs())
+        writeCoordinates(self.getInputPath(batch, "coordinates.star"), coordinates, micrographs)
+
+    def _publishBatch(self, batch):
+        name, used = ExtractOutput.outputParticles.name, self.getInputPath(batch, "micrographs.star")
+        output = self._output(name, self._newOutput)
+        micrographs = Subset(self.getMicrographs(), [row[ITEM_ID] for row in readTable(used, "micrographs")])
+        readParticles(self.getStagePath(batch, "particles.star"), self.inputCoordinates.get(), micrographs, output)
+        self._publish(name, output, self._defineRelations)
+
+    def _completeOutputs(self):
+        if not self.getBatches():
+            raise ValidationException("None of the coordinates can be extracted: they lie on other micrographs, or "
+                                      "these have no CTF in the given set. Choose the micrographs on which the "
+                                      "particles were picked, or others with the same names, and their CTF or none.")
+
+    def _newOutput(self):
         output = self._createSetOfParticles()
-        output.getAcquisition().copyInfo(micrographs.getAcquisition())
+        output.getAcquisition().copyInfo(self.getMicrographs().getAcquisition())
         output.setCoordinates(self.inputCoordinates)
         output.setHasCTF(bool(self._ctfs()))
-        readParticles(self.getStagePath("particles.star"), coordinates, micrographs, output)
-        self._defineOutputs(**{ExtractOutput.outputParticles.name: output})
-        self._defineSourceRelation(self.inputCoordinates, output)
-        if self.micrographsSource.get() == OTHER:
-            self._defineSourceRelation(self.inputMicrographs, output)
-        if self.inputCTF.get() is not None:
-            self._defineSourceRelation(self.inputCTF, output)
+        return output
+
+    def _defineRelations(self, output):
+        for _, pointer in self.iterInputPointers():
+            self._defineSourceRelation(pointer, output)
 
     # --------------------------- INFO functions ----------------------------------------
     def _validateInputs(self):
@@ -117,15 +150,22 @@ class Siamese2DProtExtract(Siamese2DProtBase):
 
     def _warnings(self):
         lines = super()._warnings()
-        if self.inputCTF.get() is not None:
+        if self.inputCTF.get() is not None and not any(map(isOpen, self._growingInputs())):
             without = self.getMicrographs().getSize() - len(self._ctfs())
             lines += [f"{without} micrographs have no CTF in the given set; their particles are left out."] \
                 if without > 0 else []
         return lines
 
+    def _costWarnings(self):
+        if self.micrographsSource.get() == OTHER and self.inputMicrographs.get() is None \
+                or self.boxSize.get() <= 0 and not self.inputCoordinates.get().getBoxSize():
+            return []
+        pixels = self.inputCoordinates.get().getSize() * (self.getBoxSize() / max(self.downsample.get(), 1)) ** 2
+        return costs.space(pixels, "For 2D classes images of about 100 px are enough: raise *Downsample by*.")
+
     def _resultSummary(self):
         output = self.outputParticles
-        lost = self.inputCoordinates.get().getSize() - output.getSize()
+        lost = self.inputCoordinates.get().getSize() - output.getSize() if self.isFinished() else 0
         lines = [f"{output.getSize()} particles, {output.getXDim()} px of {output.getSamplingRate():.3f} Å."]
         return lines + ([f"{lost} coordinates gave no particle (at the edge, or on micrographs that are left out)."]
                         if lost else [])
@@ -155,8 +195,8 @@ class Siamese2DProtExtract(Siamese2DProtBase):
             return ctfsOfMicrographs(self.inputCTF.get())
         return {mic.getMicName(): mic.getCTF().clone() for mic in self.getMicrographs() if mic.hasCTF()}
 
-    def _engineArguments(self):
-        return ["--micrographs", self.getInputPath("micrographs.star"),
-                "--coordinates", self.getInputPath("coordinates.star"), "--box", self.getBoxSize(),
+    def _batchArguments(self, batch):
+        return ["--micrographs", self.getInputPath(batch, "micrographs.star"),
+                "--coordinates", self.getInputPath(batch, "coordinates.star"), "--box", self.getBoxSize(),
                 "--downsample", self.downsample.get(), "--invert" if self.invert.get() else "--no-invert",
                 "--edge", self._choice("edge", EDGES)]

@@ -33,7 +33,9 @@ class Siamese2DProtImportCoordinates(EMProtocol):
                            "ending.")
         form.addParam("diameter", params.FloatParam, default=-1, label="Particle diameter (Å)",
                       help="Becomes the box size of the coordinates. With -1 the box size stays unknown, and the "
-                           "training of a picker estimates the diameter.")
+                           "training of a picker estimates the diameter. When unsure press the wand, which puts "
+                           "circles where the file "
+                           "says.")
 
     # --------------------------- INSERT steps functions --------------------------------
     def _insertAllSteps(self):

@@ -1,26 +1,19 @@
 """Picking with a trained picker."""
 
-import enum
-
 import pyworkflow.protocol.params as params
-from pwem.objects import SetOfCoordinates
 
 from siamese2d.constants import PICK
-from siamese2d.convert import readCoordinates, writeMicrographs
 from siamese2d.objects import modelExists
-from siamese2d.protocols.protocol_base import Siamese2DProtBase, validateNotEmpty
+from siamese2d.protocols import costs
+from siamese2d.protocols.protocol_base import validateNotEmpty
+from siamese2d.protocols.protocol_picking_base import Siamese2DProtPickingBase
 from siamese2d.protocols.protocol_train_picker import validateDiameter
 
 
-class PickOutput(enum.Enum):
-    outputCoordinates = SetOfCoordinates
-
-
-class Siamese2DProtPick(Siamese2DProtBase):
+class Siamese2DProtPick(Siamese2DProtPickingBase):
     """Finds particles in micrographs with a trained picker."""
 
     _label = "pick particles"
-    _possibleOutputs = PickOutput
     STAGE = PICK
 
     # --------------------------- DEFINE param functions --------------------------------
@@ -32,27 +25,14 @@ class Siamese2DProtPick(Siamese2DProtBase):
                       help="Micrographs to pick, normalized as those that the picker was trained on. They may have "
                            "another pixel size.")
         form.addParam("inputPicker", params.PointerParam, pointerClass="PickerModel", important=True, label="Picker",
-                      help="The trained picker.")
+                      help="The trained picker; any that was trained on the same kind of particle.")
         form.addParam("threshold", params.FloatParam, default=None, allowsNull=True, label="Score threshold",
                       help="Probability from which a candidate is taken for a particle, 0 to 1. Empty takes the one "
                            "that training found best on held-out labels. Raise it when there are too many false picks, "
                            "lower it when particles are missed; continuing the run with another threshold does not "
-                           "score again.")
+                           "score again. The wand shows what each threshold gains and costs. When unsure leave it "
+                           "empty.")
         self._defineParallel(form)
-
-    # --------------------------- STEPS functions ---------------------------------------
-    def _convertInput(self):
-        writeMicrographs(self.getInputPath("micrographs.star"), self.inputMicrographs.get())
-
-    def _createOutput(self):
-        micrographs = self.inputMicrographs.get()
-        output = self._createSetOfCoordinates(self.inputMicrographs)
-        output.setBoxSize(round(self.inputPicker.get().getDiameterPixels(micrographs.getSamplingRate())))
-        readCoordinates(self.getStagePath("coordinates.star"), self.getInputPath("micrographs.star"), micrographs,
-                        output)
-        self._defineOutputs(**{PickOutput.outputCoordinates.name: output})
-        self._defineSourceRelation(self.inputMicrographs, output)
-        self._defineSourceRelation(self.inputPicker, output)
 
     # --------------------------- INFO functions ----------------------------------------
     def _validateInputs(self):
@@ -66,10 +46,13 @@ class Siamese2DProtPick(Siamese2DProtBase):
             return errors
         return validateDiameter("Picker", picker.getDiameter(), self.inputMicrographs.get())
 
+    def _costWarnings(self):
+        micrographs = self.inputMicrographs.get()
+        seconds = costs.scoreSeconds(micrographs, self.inputPicker.get().getDiameter())
+        return costs.hours(self, seconds * micrographs.getSize(), "More threads make it shorter.")
+
     def _resultSummary(self):
-        output, micrographs = self.outputCoordinates, self.inputMicrographs.get()
-        return [f"{output.getSize()} particles in {micrographs.getSize()} micrographs "
-                f"({output.getSize() / max(micrographs.getSize(), 1):.0f} each), box {output.getBoxSize()} px."]
+        return [f"{self._countSummary()}, box {self.outputCoordinates.getBoxSize()} px."]
 
     def _methods(self):
         return ["Particles were picked with a network trained on marked particles and unlabeled micrographs [Bepler2019]."]
@@ -78,7 +61,11 @@ class Siamese2DProtPick(Siamese2DProtBase):
         return ["Bepler2019"]
 
     # --------------------------- UTILS functions ---------------------------------------
-    def _engineArguments(self):
-        arguments = ["--micrographs", self.getInputPath("micrographs.star"), "--model",
+    def getPickedBox(self):
+        """Size of the boxes in pixels of the micrographs: the particle's diameter."""
+        return round(self.inputPicker.get().getDiameterPixels(self.inputMicrographs.get().getSamplingRate()))
+
+    def _batchArguments(self, batch):
+        arguments = ["--micrographs", self.getInputPath(batch, "micrographs.star"), "--model",
                      self.inputPicker.get().getFileName()]
         return arguments if self.threshold.get() is None else arguments + ["--threshold", self.threshold.get()]

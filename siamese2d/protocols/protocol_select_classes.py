@@ -34,16 +34,18 @@ class Siamese2DProtSelectClasses(EMProtocol):
         form.addParam("classNumbers", params.StringParam, default="", label="Class numbers",
                       help="Numbers and ranges, e.g. 1-5,8,13; the wand opens the class gallery to click them. Empty "
                            "leaves the choice to the thresholds, which need nobody to look, so they suit workflows "
-                           "that run by themselves. A class must meet all that is asked for.")
+                           "that run by themselves. A class must meet all that is asked for. When unsure look at "
+                           "the classes.")
         form.addParam("minSize", params.IntParam, default=-1, label="Smallest size",
-                      help="Particles that a class must have. -1 does not ask.")
+                      help="Particles that a class must have. -1 does not ask. When unsure keep -1: rare views "
+                           "are small classes, too.")
         form.addParam("maxResolution", params.FloatParam, default=-1, label="Coarsest resolution (Å)",
                       help="A class must be resolved to this or better; where the resolution is not known it is not "
                            "kept. -1 does not ask. When unsure, sort the gallery by resolution and look where good "
                            "classes end.")
         form.addParam("minQuality", params.FloatParam, default=-1, expertLevel=EXPERT, label="Lowest quality",
                       help="Quality score that a class must have: of this plugin, or RELION's class score. -1 does "
-                           "not ask. Sort the gallery by quality to see where to cut.")
+                           "not ask. When unsure sort the gallery by quality and look where to cut.")
 
     # --------------------------- INSERT steps functions --------------------------------
     def _insertAllSteps(self):

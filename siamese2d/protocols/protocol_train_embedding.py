@@ -8,6 +8,7 @@ import pyworkflow.protocol.params as params
 from siamese2d.constants import TRAIN
 from siamese2d.convert import writeClassMembers, writeParticles
 from siamese2d.objects import EmbeddingModel, modelExists
+from siamese2d.protocols import costs
 from siamese2d.protocols.protocol_base import EXPERT, Siamese2DProtBase, validateNotEmpty
 
 MODES = ["self-supervised", "contrastive", "triplet"]
@@ -28,6 +29,13 @@ NEEDS_CLASSES = " or ".join([f"({IS_OWN} and mode == {TRIPLET})",
 IS_CONTRASTIVE = f"{IS_OWN} and mode == {CONTRASTIVE}"
 TAKES_BACKBONE = " or ".join([f"({IS_OWN} and network == {NETWORKS.index('resnet50')})",
                               *(f"preset == {_NUMBER[name]}" for name in ON_BACKBONES)])
+PRESET_NETWORKS = {ALIGNED_CLASSES: "steerable", "contrastive-original": "original", "triplet-original": "resnet50",
+                   "triplet-original-noise": "resnet50", "milopyp": "resnet18"}
+# The engine's epochs of a round; where none are asked for, it trains on so many particles in all (450 steps of 128),
+# and on each so often at least.
+CONTRASTIVE_EPOCHS, USUAL_PARTICLES, USUAL_EPOCHS = 20, 57_600, 5
+# In memory; and the number from which a part of the particles is advised.
+BYTES_OF_PARTICLE, MOST_PARTICLES = 17_000, 200_000
 # What the engine needs at least: of particles, and of members of a class that triplets are drawn from.
 FEWEST_PARTICLES, FEWEST_MEMBERS = 20, 3
 CITATIONS = {"self-supervised": ["Chen2020"], "contrastive": ["Hadsell2006"], "triplet": ["Schroff2015"]}
@@ -45,11 +53,13 @@ class Siamese2DProtTrainEmbedding(Siamese2DProtBase):
     _label = "train embedding"
     _possibleOutputs = TrainEmbeddingOutput
     STAGE = TRAIN
+    SEVERAL_GPUS = True
 
     # --------------------------- DEFINE param functions --------------------------------
     def _defineParams(self, form):
         self._defineGpuParams(form)
         form.addSection(label="Input")
+        # Scipion knows conditions on earlier questions only: these two decide which input is asked for.
         form.addParam("preset", params.EnumParam, choices=PRESET_CHOICES, default=0, label="Recipe",
                       help="*none* takes the settings below; choose it for new data.\n"
                            "*aligned-classes*: for aligned 2D classes; learns to place new particles near the classes "
@@ -59,13 +69,13 @@ class Siamese2DProtTrainEmbedding(Siamese2DProtBase):
                            "*contrastive-original*: rounds of k-means and contrastive pairs, a small network.\n"
                            "*triplet-original*, *triplet-original-noise*: triplets of classes that you have on a "
                            "frozen ResNet-50; the second with added noise and the settings that were found best.\n"
-                           "*milopyp*: SimSiam with a ResNet-18.")
+                           "*milopyp*: SimSiam with a ResNet-18.\nWhen unsure take *none*.")
         form.addParam("mode", params.EnumParam, choices=MODES, default=0, condition=IS_OWN, label="What is similar",
                       help="*self-supervised*: two views of one particle (turned, shifted, mirrored, with other "
                            "noise); needs no classes and is the choice for new data.\n*contrastive*: rounds of "
                            "clustering, pairs of one cluster being similar; choose it when classes differ in shape "
                            "more than in orientation.\n*triplet*: members of classes that you have, such as a good "
-                           "selection of 2D classes.")
+                           "selection of 2D classes.\nWhen unsure take *self-supervised*.")
         form.addParam("inputParticles", params.PointerParam, pointerClass="SetOfParticles", allowsNull=True,
                       important=True, condition=f"not ({NEEDS_CLASSES})", label="Input particles",
                       help="Extracted particles, bright on dark. Some thousands are enough.")
@@ -75,30 +85,34 @@ class Siamese2DProtTrainEmbedding(Siamese2DProtBase):
         form.addParam("maskDiameter", params.FloatParam, default=-1, label="Mask diameter (Å)",
                       help="Diameter of the soft circle around the centre that the network sees. -1 takes the whole "
                            "box. Give a value a little larger than the particle when its neighbours reach into the "
-                           "box.")
+                           "box; the wand shows it. When unsure keep -1.")
         form.addParam("network", params.EnumParam, choices=NETWORKS, default=0, expertLevel=EXPERT, condition=IS_OWN,
                       label="Network",
                       help="*steerable*: the same for every rotation and mirror image of a particle.\n*original*: the "
                            "small convolutional network of the first Siamese recipe.\n*resnet50*: frozen, with a dense "
-                           "head.\n*resnet18*: small residual network. All but the first are there to compare with.")
+                           "head.\n*resnet18*: small residual network. All but the first are there to compare with.\n"
+                           "When unsure keep *steerable*.")
         form.addParam("backbone", params.FileParam, allowsNull=True, expertLevel=EXPERT,
                       condition=TAKES_BACKBONE, label="Backbone weights",
                       help="File of a residual network trained on photographs (.pth as torchvision distributes it, or "
                            ".safetensors): ResNet-18 for contrastive-original, ResNet-50 for the triplet recipes. "
                            "Without it random weights, or features that ignore rotations, take its place, and the log "
-                           "says so.")
+                           "says so. When unsure leave it empty.")
         form.addParam("clusters", params.IntParam, default=10, expertLevel=EXPERT, condition=IS_CONTRASTIVE,
                       label="Clusters", help="Number of clusters of each round. Take about the number of classes that "
-                                             "you will ask for.")
+                                             "you will ask for; when unsure keep 10.")
         form.addParam("rounds", params.IntParam, default=3, expertLevel=EXPERT,
                       condition=IS_CONTRASTIVE, label="Rounds",
-                      help="How often clustering and training alternate. More than a few seldom help.")
+                      help="How often clustering and training alternate. More than a few seldom help. When unsure keep "
+                           "3.")
         form.addParam("epochs", params.IntParam, default=-1, expertLevel=EXPERT, label="Epochs",
                       help="Passes over the particles (in each round). -1 chooses by the number of particles, or "
-                           "takes the recipe's. Raise it when the curve of the viewer still falls at its end.")
+                           "takes the recipe's. Raise it when the curve of the viewer still falls at its end. When "
+                           "unsure keep -1.")
         form.addParam("startModel", params.PointerParam, pointerClass="EmbeddingModel", allowsNull=True,
                       expertLevel=EXPERT, label="Start from embedding",
-                      help="Continue from a network trained before, e.g. to refine a self-supervised one on classes.")
+                      help="Continue from a network trained before, e.g. to refine a self-supervised one on classes. "
+                           "When unsure go without.")
         self._defineSeedParam(form)
         self._defineParallel(form)
 
@@ -152,6 +166,24 @@ class Siamese2DProtTrainEmbedding(Siamese2DProtBase):
         lines = super()._warnings()
         return lines + warnOtherScale("Start from embedding", self.startModel.get(), self.getParticles())
 
+    def _costWarnings(self):
+        particles = self.getParticles()
+        if particles is None:
+            return []
+        network, number = self._network(), particles.getSize()
+        if network in costs.FROZEN:
+            seconds = number * costs.FROZEN[network]
+        elif self.epochs.get() > 0 or self.getMode() == MODES[CONTRASTIVE]:
+            epochs = self.epochs.get() if self.epochs.get() > 0 else CONTRASTIVE_EPOCHS
+            rounds = self.rounds.get() if self.getMode() == MODES[CONTRASTIVE] else 1
+            seconds = number * epochs * rounds * costs.TRAIN[network]
+        else:
+            seconds = max(USUAL_EPOCHS * number, USUAL_PARTICLES) * costs.TRAIN[network]
+        lines = costs.hours(self, seconds, "Some thousands of particles, and the network *steerable*, make it shorter.")
+        return lines + ([f"{number:,} particles are more than training needs, and all are held in memory (about "
+                         f"{number * BYTES_OF_PARTICLE / 1e9:.0f} GB). Some thousands teach as much: take a part."]
+                        if number > MOST_PARTICLES else [])
+
     def _resultSummary(self):
         return [str(self.outputEmbedding)]
 
@@ -176,6 +208,10 @@ class Siamese2DProtTrainEmbedding(Siamese2DProtBase):
         """What is similar, by the form or by the recipe."""
         return PRESETS.get(self.getPreset()) or self._choice("mode", MODES)
 
+    def _network(self):
+        """Name of the network, by the form or by the recipe."""
+        return PRESET_NETWORKS.get(self.getPreset()) or self._choice("network", NETWORKS)
+
     def needsClasses(self):
         """Whether the input are 2D classes."""
         return self.getMode() == MODES[TRIPLET]
@@ -188,7 +224,7 @@ class Siamese2DProtTrainEmbedding(Siamese2DProtBase):
         return (self.backbone.get() or "") if self.evalParamCondition("backbone") else ""
 
     def _engineArguments(self):
-        arguments = ["--particles", self.getInputPath("particles.star")]
+        arguments = ["--particles", self.getInputPath("particles.star"), "--plot"]
         if self.getPreset():
             arguments += ["--preset", self.getPreset()]
         else:

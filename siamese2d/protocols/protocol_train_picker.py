@@ -9,12 +9,16 @@ from siamese2d.constants import TRAIN_PICKER
 from siamese2d.convert import writeLabels, writeMicrographs
 from siamese2d.labels import LABEL_CLASSES, Labels
 from siamese2d.objects import PickerModel, modelExists
-from siamese2d.protocols.protocol_base import EXPERT, Siamese2DProtBase, validateNotEmpty
+from siamese2d.protocols import costs
+from siamese2d.protocols.protocol_base import EXPERT, validateNotEmpty
+from siamese2d.protocols.protocol_streaming_base import Siamese2DProtWaitingBase
 
 # Pixels of a particle below which the engine sees nothing.
 SMALLEST_DIAMETER = 8
 # Labels below which none can be held out to choose the epoch and the threshold.
 FEWEST_LABELS = 20
+# The engine's epochs, and the share of the labels that it keeps back to judge them.
+USUAL_EPOCHS, HELD_OUT = 8, 0.2
 NETWORKS = ["small", "medium", "large"]
 OBJECTIVES = ["pn", "ge-binomial", "ge-kl", "nnpu", "pu"]
 
@@ -23,12 +27,13 @@ class TrainPickerOutput(enum.Enum):
     outputPicker = PickerModel
 
 
-class Siamese2DProtTrainPicker(Siamese2DProtBase):
+class Siamese2DProtTrainPicker(Siamese2DProtWaitingBase):
     """Trains a particle picker from a few marked particles, all else being unlabeled, not negative."""
 
     _label = "train picker"
     _possibleOutputs = TrainPickerOutput
     STAGE = TRAIN_PICKER
+    SEVERAL_GPUS = True
 
     # --------------------------- DEFINE param functions --------------------------------
     def _defineParams(self, form):
@@ -46,45 +51,58 @@ class Siamese2DProtTrainPicker(Siamese2DProtBase):
         form.addParam("diameter", params.FloatParam, default=-1, label="Particle diameter (Å)",
                       help="Longest diameter of the particle. -1 takes the box size of the marked particles, or "
                            "estimates it from their images where they have none; give it when that box is much larger "
-                           "than the particle.")
+                           "than the particle. When unsure press the wand: it puts circles on the marked particles.")
         form.addParam("smallestDiameter", params.FloatParam, default=-1, expertLevel=EXPERT,
                       label="Smallest particle diameter (Å)",
                       help="For particles of several sizes: the diameter of the smallest, that above being the "
-                           "largest. All of them should be among the marked particles. -1: all have one size.")
+                           "largest. All of them should be among the marked particles. -1: all have one size. The "
+                           "wand measures it. When unsure keep -1.")
         form.addParam("expectedParticles", params.FloatParam, default=-1, label="Particles per micrograph",
                       help="About how many particles a micrograph holds. -1 lets the program estimate it. Give a "
-                           "number when the picks come out far too many or too few; being wrong by half is no harm.")
+                           "number when the picks come out far too many or too few; being wrong by half is no harm. "
+                           "The wand shows an estimate. When unsure keep -1.")
         form.addParam("objective", params.EnumParam, choices=OBJECTIVES, default=0, expertLevel=EXPERT,
                       label="Objective",
                       help="How unlabeled windows count. *pn*: as background; particles cover so little of a "
                            "micrograph that this works best as a rule.\n*ge-binomial*: their number of particles must "
                            "fit the expected one; try it where particles are so dense that many are missed.\n*ge-kl*: "
-                           "the same by a simpler measure.\n*nnpu*, *pu*: positive-unlabeled risk.")
+                           "the same by a simpler measure.\n*nnpu*, *pu*: positive-unlabeled risk. When "
+                           "unsure keep *pn*.")
         form.addParam("autoencoder", params.FloatParam, default=0.0, expertLevel=EXPERT, label="Autoencoder weight",
                       help="Weight of reconstructing the image beside finding particles. 0 is without; 10 / number of "
-                           "marked particles may help when those are few and training starts from random weights.")
+                           "marked particles may help when those are few and training starts from random weights. When "
+                           "unsure keep 0.")
         form.addParam("network", params.EnumParam, choices=NETWORKS, default=NETWORKS.index("medium"),
                       expertLevel=EXPERT, label="Network",
                       help="How far the network sees around a particle. *small* is faster and blind to surroundings "
                            "such as carbon; *large* for particles that are told by their neighbourhood. A picker to "
-                           "start from brings its own.")
+                           "start from brings its own. When unsure take *medium*.")
         form.addParam("epochs", params.IntParam, default=-1, expertLevel=EXPERT, label="Epochs",
                       help="Most epochs; training stops earlier when held-out labels are found no better. -1 takes 8, "
                            "with fewer than 20 marked particles 5, from random weights 10. Raise it for large or "
-                           "difficult sets.")
+                           "difficult sets. When unsure keep -1.")
         form.addParam("shippedWeights", params.BooleanParam, default=True, expertLevel=EXPERT,
                       label="Start from the shipped weights",
                       help="Weights learned from simulated particles of many kinds need fewer marked particles. *No* "
                            "starts from random weights: try it for what looks like no globular particle, such as "
-                           "filaments. There are none for the *small* and the *large* network.")
+                           "filaments. There are none for the *small* and the *large* network. When unsure "
+                           "take Yes.")
         form.addParam("startModel", params.PointerParam, pointerClass="PickerModel", allowsNull=True,
                       expertLevel=EXPERT, label="Start from picker",
                       help="Continue from a picker trained before, e.g. for the same particle on another grid; it "
-                           "goes before the shipped weights.")
+                           "goes before the shipped weights. When unsure go without.")
+        self._defineWaitParam(form, "waitForMicrographs", "micrographs", 20,
+                              "Unlabeled ones teach what the background looks like, too.")
+        self._defineWaitParam(form, "waitForParticles", "marked particles", 200,
+                              "Matters for particles that a program picks or selects; marks made by hand are closed.")
         self._defineSeedParam(form)
         self._defineParallel(form)
 
     # --------------------------- STEPS functions ---------------------------------------
+    def _awaited(self):
+        return [(self.inputMicrographs.get(), self.waitForMicrographs.get()),
+                (self.inputCoordinates.get(), self.waitForParticles.get())]
+
     def _convertInput(self):
         micrographs = self.inputMicrographs.get()
         writeMicrographs(self.getInputPath("micrographs.star"), micrographs)
@@ -140,6 +158,16 @@ class Siamese2DProtTrainPicker(Siamese2DProtBase):
             lines.append(f"{self._labels().getSize()} marked particles are few: with fewer than {FEWEST_LABELS} the "
                          "precision-recall curve and the score threshold are rough. Look at the picks.")
         return lines
+
+    def _costWarnings(self):
+        micrographs, diameter = self.inputMicrographs.get(), self.getDiameter()
+        if not diameter:
+            return []
+        # All marked micrographs are read, and those with held-out labels are searched in every epoch.
+        marked = min(micrographs.getSize(), self._labels().getSize())
+        epochs = self.epochs.get() if self.epochs.get() > 0 else USUAL_EPOCHS
+        return costs.hours(self, marked * HELD_OUT * epochs * costs.scoreSeconds(micrographs, diameter),
+                           "100 to 1,000 marked particles on up to 50 micrographs teach as much: take a part of them.")
 
     def _resultSummary(self):
         return [str(self.outputPicker)]

@@ -18,6 +18,7 @@ from pyworkflow.project import Manager
 
 from siamese2d import Plugin
 from siamese2d.constants import ENGINE_PROGRAM
+from siamese2d.protocols.protocol_streaming_base import Siamese2DProtStreamingBase
 
 ACQUISITION = {"voltage": 300.0, "sphericalAberration": 2.7, "amplitudeContrast": 0.1, "magnification": 50000.0}
 
@@ -112,6 +113,9 @@ class ProjectTest(unittest.TestCase):
         protocol = cls.project.newProtocol(protocolClass)
         if protocol.allowsGpu():
             protocol.useGpu.set(False)
+        if isinstance(protocol, Siamese2DProtStreamingBase):
+            # A closed input needs no more, and Scipion looks after threads only every 3 s.
+            protocol.numberOfThreads.set(1)
         for name, value in parameters.items():
             if isinstance(value, tuple):
                 getattr(protocol, name).set(value[0])

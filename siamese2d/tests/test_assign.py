@@ -43,11 +43,11 @@ class TestAssign(ChainTest, SetAssertions):
 
     def _run_assign(self):
         return self.run_(Siamese2DProtAssign, inputParticles=(self.stage("extract"), "outputParticles"),
-                         inputClasses=(self.stage("classify"), "outputClasses"), numberOfThreads=2)
+                         inputClasses=(self.stage("classify"), "outputClasses"))
 
     def _run_assignSmaller(self):
         return self.run_(Siamese2DProtAssign, inputParticles=(self.stage("smaller"), "outputParticles"),
-                         inputClasses=(self.stage("classify"), "outputAverages"), newAverages=True, numberOfThreads=2)
+                         inputClasses=(self.stage("classify"), "outputAverages"), newAverages=True)
 
     def classOf(self, name):
         """Class number by particle, over all classes of a stage's output."""

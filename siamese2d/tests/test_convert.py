@@ -355,9 +355,12 @@ class TestClasses(FolderTest, SetAssertions):
     def testAverages(self):
         particles = self.makeParticles()
         self.makeResult(particles)
+        classes = SetOfClasses2D(filename="classes.sqlite")
+        classes.setImages(Pointer(value=particles))
+        convert.readClasses(".", classes)
         averages = SetOfAverages(filename="averages.sqlite")
         averages.setSamplingRate(3.0)
-        convert.readAverages(".", averages)
+        convert.readAverages(".", classes, averages)
         averages.write()
         self.assertSet(averages, size=2, pixelSize=3.0, dimensions=(16, 16))
         self.assertEqual([(a.getObjId(), a.getIndex(), getattr(a, ATTR_CLASS_SIZE).get()) for a in averages],

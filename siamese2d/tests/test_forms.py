@@ -1,16 +1,25 @@
-"""Bad input at the form: one message that names the parameter and the way out, before anything runs."""
+"""Forms: few questions with advice; bad input is one message that names the parameter and the way out; what costs hours
+is announced."""
 
+import itertools
+import re
 from unittest import mock
 
 from pwem.constants import ALIGN_NONE
-from pwem.objects import Class2D, Coordinate, SetOfClasses2D, SetOfCTF, SetOfMicrographs, SetOfParticles
+from pwem.objects import Class2D, Coordinate, SetOfAverages, SetOfClasses2D, SetOfCTF, SetOfMicrographs, SetOfParticles
+from pwem.protocols import EMProtocol
 from pyworkflow.exceptions import ValidationException
 from pyworkflow.object import Pointer
+from pyworkflow.protocol import params
+from pyworkflow.utils.process import buildRunCommand
 
+import siamese2d.protocols
+import siamese2d.wizards
 from siamese2d import Plugin
 from siamese2d.objects import EmbeddingModel, PickerModel
-from siamese2d.protocols import (Siamese2DProtClassify, Siamese2DProtExtract, Siamese2DProtNormalize, Siamese2DProtPick,
-                                 Siamese2DProtPickUnlabeled, Siamese2DProtTrainEmbedding, Siamese2DProtTrainPicker)
+from siamese2d.protocols import (Siamese2DProtAssign, Siamese2DProtClassify, Siamese2DProtExtract, Siamese2DProtNormalize,
+                                 Siamese2DProtPick, Siamese2DProtPickUnlabeled, Siamese2DProtTrainEmbedding,
+                                 Siamese2DProtTrainPicker)
 from siamese2d.protocols.protocol_extract import OTHER
 from siamese2d.protocols.protocol_train_embedding import ALIGNED_CLASSES, PRESET_CHOICES, PRESETS, TRIPLET
 from siamese2d.tests.layer import FolderTest, makeCtf
@@ -56,6 +65,176 @@ class FormTest(FolderTest):
     def embedding(self, pixelSize=3.0, boxSize=16):
         open("embedding.safetensors", "w").close()
         return EmbeddingModel(filename="embedding.safetensors", pixelSize=pixelSize, boxSize=boxSize, mode="triplet")
+
+
+def ownProtocols():
+    """Every protocol of the plugin."""
+    return [getattr(siamese2d.protocols, name) for name in siamese2d.protocols.__all__]
+
+
+class TestRules(FolderTest):
+    """What holds for the form of every protocol."""
+
+    # More questions than these beyond the inputs are for experts.
+    MOST_QUESTIONS = 3
+    # Questions of Scipion itself, which every form has that computes or streams.
+    SCIPIONS = {"hostName", "numberOfThreads", "binThreads", "numberOfMpi", "streamingSleepOnWait"}
+
+    def questions(self, protocol):
+        """Names and parameters that the plugin asks for, in the order of the form."""
+        scipions = {name for name, _ in EMProtocol().getDefinition().iterParams()} | self.SCIPIONS
+        return [(name, param) for name, param in protocol.getDefinition().iterParams() if name not in scipions]
+
+    def inputs(self, questions):
+        """Names of the inputs."""
+        return {name for name, param in questions if isinstance(param, (params.PointerParam, params.FileParam))}
+
+    def choosers(self, questions):
+        """Names of choices that say which inputs are asked for: Scipion wants them before these."""
+        conditions = " ".join(param.condition.get("") for name, param in questions if name in self.inputs(questions))
+        return {name for name, param in questions
+                if isinstance(param, params.EnumParam) and re.search(rf"\b{name}\b", conditions)}
+
+    def visible(self, protocol, questions):
+        return [name for name, param in questions
+                if not param.isExpert() and protocol.evalParamCondition(name) and param.condition.get("") != "False"]
+
+    def combinations(self, protocol, questions):
+        """The protocol with every combination of choices that show or hide other questions."""
+        conditions = " ".join(param.condition.get("") for _, param in questions)
+        choosers = [(name, range(len(param.choices))) for name, param in questions
+                    if isinstance(param, params.EnumParam) and re.search(rf"\b{name}\b", conditions)]
+        for values in itertools.product(*(numbers for _, numbers in choosers)):
+            for (name, _), value in zip(choosers, values):
+                getattr(protocol, name).set(value)
+            yield values
+
+    def testFewQuestions(self):
+        tooMany = []
+        for protocolClass in ownProtocols():
+            protocol = protocolClass()
+            questions = self.questions(protocol)
+            # Which of two inputs to take is the same question as which input to take.
+            inputs = self.inputs(questions) | {"micrographsSource"}
+            for values in self.combinations(protocol, questions):
+                asked = [name for name in self.visible(protocol, questions) if name not in inputs]
+                tooMany += [(protocolClass, values, asked)] if len(asked) > self.MOST_QUESTIONS else []
+        self.assertEqual([], tooMany)
+
+    def testInputsComeFirst(self):
+        late = []
+        for protocolClass in ownProtocols():
+            protocol = protocolClass()
+            questions = self.questions(protocol)
+            inputs = self.inputs(questions)
+            required = {name for name, param in questions if name in inputs and param.isImportant()}
+            for values in self.combinations(protocol, questions):
+                asked = self.visible(protocol, questions)
+                first = set(itertools.takewhile(lambda name: name in inputs | self.choosers(questions), asked))
+                late += [(protocolClass, values, asked)] if not required & set(asked) <= first else []
+        self.assertEqual([], late)
+
+    def testEveryHelpSaysWhatToDoWhenUnsure(self):
+        silent = [(protocolClass, name, param.help.get("")) for protocolClass in ownProtocols()
+                  for name, param in self.questions(protocolClass()) if not self.advises(param)]
+        self.assertEqual([], silent)
+
+    def advises(self, param):
+        text = param.help.get("")
+        isInput = isinstance(param, (params.PointerParam, params.FileParam))
+        # Nobody can go without such an input.
+        needed = isInput and (not getattr(param, "allowsNull", False) or bool(param.condition.get("")))
+        return text.endswith(".") and (needed and len(text) > 20 or bool(re.search("[Ww]hen unsure", text)))
+
+    def testHelpAndWizardsAgree(self):
+        """A question with a wizard says so, as the wand is easily overlooked; none promises what is not there."""
+        targets = {(protocolClass, name) for wizard in map(siamese2d.wizards.__dict__.get, siamese2d.wizards.__all__)
+                   for protocolClass, names in wizard._targets for name in names}
+        promised = {(protocolClass, name) for protocolClass in ownProtocols()
+                    for name, param in self.questions(protocolClass()) if "wand" in param.help.get("")}
+        self.assertEqual(targets, promised)
+
+    def testEmptyFormsHaveNoWarnings(self):
+        for protocolClass in ownProtocols():
+            self.assertEqual([], protocolClass().warnings())
+
+
+class TestCosts(FormTest):
+    """What takes hours or fills a disk is announced, and nothing else."""
+
+    def large(self, items, size):
+        """The same set, said to hold more."""
+        patched = mock.patch.object(items, "getSize", return_value=size)
+        patched.start()
+        self.addCleanup(patched.stop)
+        return items
+
+    def announced(self, protocolClass, **parameters):
+        protocol = self.make(protocolClass, **{"useGpu": False, **parameters} if protocolClass().allowsGpu()
+                             else parameters)
+        return " ".join(protocol.warnings())
+
+    def testClassify(self):
+        small = {"inputParticles": self.makeParticles(), "numberOfClasses": 2}
+        self.assertNotIn("hours", self.announced(Siamese2DProtClassify, **small))
+        large = {"inputParticles": self.large(self.makeParticles(), 3_000_000), "numberOfClasses": 50}
+        # 11.5 ms for each particle.
+        self.assertIn("about 2 hours on 4 threads", self.announced(Siamese2DProtClassify, **large))
+        self.assertIn("about 10 hours on 1 threads", self.announced(Siamese2DProtClassify, numberOfThreads=1, **large))
+        self.assertNotIn("hours", self.announced(Siamese2DProtClassify, useGpu=True, **large))
+
+    def testPicking(self):
+        micrographs = self.makeMicrographs()
+        self.large(micrographs, 10_000)
+        dimensions = mock.patch.object(micrographs, "getDim", return_value=(5760, 4092, 1))
+        dimensions.start()
+        self.addCleanup(dimensions.stop)
+        one = self.announced(Siamese2DProtPickUnlabeled, inputMicrographs=micrographs, diameter=100)
+        several = self.announced(Siamese2DProtPickUnlabeled, inputMicrographs=micrographs, diameter=60,
+                                 largestDiameter=150)
+        hours = [float(re.search("about (.*) hours", text)[1].replace(",", "")) for text in (one, several)]
+        self.assertAlmostEqual(15, hours[1] / hours[0], delta=2)
+        self.assertIn("hours", self.announced(Siamese2DProtPick, inputMicrographs=micrographs,
+                                              inputPicker=self.picker()))
+        self.assertIn("943 GB", self.announced(Siamese2DProtNormalize, inputMicrographs=micrographs))
+        self.assertNotIn("GB", self.announced(Siamese2DProtNormalize, inputMicrographs=micrographs, downsample=4))
+
+    def testExtraction(self):
+        micrographs = self.makeMicrographs()
+        coordinates = self.large(self.makeCoordinates(micrographs, [(0, 10, 20)]), 1_000_000)
+        self.assertIn("360 GB", self.announced(Siamese2DProtExtract, inputCoordinates=coordinates, boxSize=300))
+        self.assertNotIn("GB", self.announced(Siamese2DProtExtract, inputCoordinates=coordinates, boxSize=300,
+                                              downsample=3))
+        coordinates.setBoxSize(None)
+        self.assertEqual("", self.announced(Siamese2DProtExtract, inputCoordinates=coordinates))
+
+    def testTrainPicker(self):
+        micrographs = self.makeMicrographs()
+        marked = {"inputMicrographs": micrographs, "inputCoordinates": self.makeCoordinates(micrographs, [(0, 9, 9)])}
+        self.assertNotIn("hours", self.announced(Siamese2DProtTrainPicker, **marked))
+        with mock.patch.object(micrographs, "getDim", return_value=(5760, 4092, 1)):
+            self.large(micrographs, 20_000), self.large(marked["inputCoordinates"], 1_000_000)
+            self.assertIn("take a part", self.announced(Siamese2DProtTrainPicker, **marked))
+
+    def testTrainEmbedding(self):
+        particles = self.large(self.makeParticles(20), 50_000)
+        slow = {"preset": PRESET_CHOICES.index("milopyp"), "inputParticles": particles}
+        self.assertIn("hours", self.announced(Siamese2DProtTrainEmbedding, numberOfThreads=1, **slow))
+        self.assertNotIn("hours", self.announced(Siamese2DProtTrainEmbedding, useGpu=True, **slow))
+        self.assertNotIn("hours", self.announced(Siamese2DProtTrainEmbedding, inputParticles=particles))
+        self.large(particles, 1_000_000)
+        self.assertIn("17 GB", self.announced(Siamese2DProtTrainEmbedding, useGpu=True, inputParticles=particles))
+
+    def testAssign(self):
+        averages = SetOfAverages(filename="averages.sqlite")
+        averages.copyInfo(self.makeParticles())
+        averages.append(self.makeParticles().getFirstItem().clone())
+        averages.write()
+        parameters = {"inputParticles": self.large(self.makeParticles(), 5_000_000),
+                      "inputClasses": self.large(averages, 100), "numberOfThreads": 1, "binThreads": 1}
+        once, twice = (float(re.search("about (.*) hours", self.announced(
+            Siamese2DProtAssign, newAverages=new, **parameters))[1]) for new in (False, True))
+        self.assertAlmostEqual(2, twice / once, delta=0.4)
 
 
 class TestNormalizeForm(FormTest):
@@ -205,6 +384,25 @@ class TestGpu(FormTest):
 
     def testSeveral(self):
         self.assertRefused(Siamese2DProtPick, "one GPU", "0 1", **self.form(gpuList="0 1"))
+        self.assertRefused(Siamese2DProtPick, "one GPU", **self.form(gpuList=""))
+        values = {"inputParticles": self.makeParticles(), "useGpu": True, "gpuList": "0 1"}
+        self.assertRefused(Siamese2DProtClassify, "cuda:1 is not there", **values)
+        with mock.patch.object(Plugin, "handshake", return_value={"devices": ["cpu", "cuda:0", "cuda:1"]}):
+            self.assertAccepted(Siamese2DProtClassify, **values)
+            self.assertRefused(Siamese2DProtClassify, "twice", **{**values, "gpuList": "0 0"})
+
+    def testSeveralShareTheThreads(self):
+        protocol = self.make(Siamese2DProtClassify, useGpu=True, gpuList="0 1", numberOfThreads=8)
+        protocol.workingDir.set("Runs/1")
+        command = protocol._command([], "out")
+        self.assertEqual(command[command.index("--threads") + 1], "4")
+        with mock.patch.object(protocol, "runJob") as runJob:
+            protocol._runEngine(command, "out")
+        program, arguments = runJob.call_args.args
+        # Scipion's own way from there to the shell.
+        line = buildRunCommand(program, arguments, 1, gpuList=[0, 1])
+        self.assertIn("torchrun --standalone --nproc_per_node 2 -m siamese2d_engine classify", line)
+        self.assertIn("--device 'cuda:0 1'", line)
 
     def testQueueIsNotAskedHere(self):
         protocol = self.make(Siamese2DProtPick, **self.form(gpuList="3"))
@@ -395,5 +593,7 @@ class TestClassifyForm(FormTest):
     def testGrowingSetIsAnnounced(self):
         particles = self.makeParticles()
         particles.setStreamState(particles.STREAM_OPEN)
-        protocol = self.make(Siamese2DProtClassify, inputParticles=particles, numberOfClasses=2)
+        protocol = self.make(Siamese2DProtTrainEmbedding, inputParticles=particles)
         self.assertTrue(any("growing" in line for line in protocol.warnings()))
+        # This one waits until there is enough.
+        self.assertEqual(self.make(Siamese2DProtClassify, inputParticles=particles).warnings(), [])

@@ -17,6 +17,7 @@ from pyworkflow.viewer import Viewer
 from pyworkflow.wizard import Wizard
 
 from siamese2d.constants import VERSION
+from siamese2d.protocols import Siamese2DProtExport
 from siamese2d.protocols.protocol_base import Siamese2DProtBase
 
 PACKAGE = os.path.dirname(siamese2d.__file__)
@@ -56,7 +57,10 @@ class TestDiscovery(unittest.TestCase):
                     self.assertTrue(set(names) <= set(dict(protocolClass().getDefinition().iterParams())), wizard)
 
     def testEveryStageHasAViewer(self):
-        for protocolClass in (protocol for protocol in ownProtocols() if issubclass(protocol, Siamese2DProtBase)):
+        stages = [protocol for protocol in ownProtocols() if issubclass(protocol, Siamese2DProtBase)]
+        # What is exported is for other programs.
+        stages.remove(Siamese2DProtExport)
+        for protocolClass in stages:
             self.assertTrue(self.domain.findViewers(protocolClass(), "tkinter"), protocolClass)
 
     def _assertLoaded(self, found, subpackage, base):
@@ -126,7 +130,10 @@ class TestForms(unittest.TestCase):
                     self.assertEqual(errors, [], f"{protocolClass.__name__}.{name}")
 
     def testOutputsAreDeclared(self):
-        for protocolClass in ownProtocols():
+        protocols = ownProtocols()
+        # What is exported are files.
+        protocols.remove(Siamese2DProtExport)
+        for protocolClass in protocols:
             outputs = {output.name: output.value for output in protocolClass._possibleOutputs}
             self.assertTrue(outputs)
             for name, kind in outputs.items():
@@ -168,7 +175,8 @@ def ownProtocols():
 
 def ownParams(protocolClass):
     """Parameters that the plugin declares, without those that Scipion adds to every form."""
-    scipions = {"runName", "runMode", "hostName", "numberOfThreads", "numberOfMpi", "useGpu", "gpuList"}
+    scipions = {"runName", "runMode", "hostName", "numberOfThreads", "binThreads", "numberOfMpi", "useGpu", "gpuList",
+                "streamingSleepOnWait"}
     return [(name, param) for name, param in protocolClass().getDefinition().iterParams() if name not in scipions]
 
 

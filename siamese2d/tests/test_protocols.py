@@ -1,6 +1,5 @@
 """The whole chain through Scipion's own machinery, on small simulated micrographs."""
 
-import json
 import os
 import shutil
 
@@ -70,7 +69,7 @@ class TestChain(ChainTest, SetAssertions):
 
     def _run_pick(self):
         return self.run_(Siamese2DProtPick, inputMicrographs=(self.stage("normalize"), "outputMicrographs"),
-                         inputPicker=(self.stage("trainPicker"), "outputPicker"), numberOfThreads=2)
+                         inputPicker=(self.stage("trainPicker"), "outputPicker"))
 
     def _run_extract(self):
         return self.run_(Siamese2DProtExtract, inputCoordinates=(self.stage("pick"), "outputCoordinates"),
@@ -227,8 +226,7 @@ class TestChain(ChainTest, SetAssertions):
 
     def testRecordBesideEveryOutput(self):
         for name in ("normalize", "trainPicker", "pick", "extract", "trainEmbedding", "classify"):
-            with open(self.stage(name).getStagePath("run.json")) as stream:
-                record = json.load(stream)
+            record = self.stage(name).getReport("run.json")
             self.assertEqual(record["status"], "finished")
             self.assertIn(record["stage"], record["command"])
 

@@ -24,7 +24,7 @@ class TestLoop(ChainTest, SetAssertions):
                          filesPattern="*.mrc", samplingRate=PIXEL)
 
     def _run_blobs(self):
-        return self.run_(Siamese2DProtPickUnlabeled, diameter=DIAMETER, numberOfThreads=2,
+        return self.run_(Siamese2DProtPickUnlabeled, diameter=DIAMETER,
                          inputMicrographs=(self.stage("micrographs"), "outputMicrographs"))
 
     def _run_extract(self):
@@ -47,10 +47,10 @@ class TestLoop(ChainTest, SetAssertions):
 
     def _run_pick(self):
         return self.run_(Siamese2DProtPick, inputMicrographs=(self.stage("micrographs"), "outputMicrographs"),
-                         inputPicker=(self.stage("trainPicker"), "outputPicker"), numberOfThreads=2)
+                         inputPicker=(self.stage("trainPicker"), "outputPicker"))
 
     def _run_templates(self):
-        return self.run_(Siamese2DProtPickUnlabeled, diameter=DIAMETER, numberOfThreads=2,
+        return self.run_(Siamese2DProtPickUnlabeled, diameter=DIAMETER,
                          inputMicrographs=(self.stage("micrographs"), "outputMicrographs"),
                          inputTemplates=(self.stage("classify"), "outputAverages"))
 
