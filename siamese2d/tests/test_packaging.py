@@ -69,6 +69,10 @@ class TestArchives(FolderTest):
                                      capture_output=True, text=True, check=True).stdout
         self.assertEqual(entryPoints.strip(), "['siamese2d']")
         self.assertTrue(self.engineWheel(os.path.join(installed, "siamese2d", "engine")))
+        subprocess.run([python, "-m", "compileall", "-q", os.path.join(installed, "siamese2d")], check=True)
+        subprocess.run([python, "-m", "pip", "uninstall", "-q", "-y", "scipion-em-siamese2d"], check=True)
+        self.assertEqual([path for path in listing(installed) if "siamese2d" in path], [])
+        self.assertFalse(os.path.exists(os.path.join(installed, "siamese2d")))
 
     def engineWheel(self, engine):
         """The engine builds from the installed plugin's folder, and leaves nothing there."""
