@@ -50,7 +50,8 @@ def assigned(star: Path, args: argparse.Namespace, folder: Path, **changed) -> n
         setattr(assignment, name, value)
     settings = assign_stage.Settings(mirror=args.mirror, seed=args.seed)
     with Run(folder / "run", "assign", {}, [star, args.given]) as run:
-        assign_stage.assign_particles(run, star, read_particles(star), args.given, settings, torch.device(args.device))
+        assign_stage.assign_particles(run, star, read_particles(star), args.given, None, settings,
+                                      torch.device(args.device))
     return labels_of(folder / "run", star)
 
 

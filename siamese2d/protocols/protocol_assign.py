@@ -1,5 +1,7 @@
 """New particles into the 2D classes of others."""
 
+import os
+
 import pyworkflow.protocol.params as params
 from pwem.objects import SetOfImages
 
@@ -11,6 +13,9 @@ from siamese2d.protocols.protocol_classes_base import ClassesOutput, Siamese2DPr
 from siamese2d.protocols.protocol_streaming_base import Siamese2DProtStreamingBase
 from siamese2d.protocols.protocol_train_embedding import validateMask
 from siamese2d.streams import Subset
+
+# What the engine measures of the first particles: noise, and the scale of the averages.
+CALIBRATION = "calibration.safetensors"
 
 
 class Siamese2DProtAssign(Siamese2DProtStreamingBase, Siamese2DProtClassesBase):
@@ -102,7 +107,13 @@ class Siamese2DProtAssign(Siamese2DProtStreamingBase, Siamese2DProtClassesBase):
         arguments = ["--particles", self.getInputPath(batch, "particles.star"),
                      "--classes", self.getInputPath(batch, "classes.star"),
                      "--classes-pixel-size", _pixelSize(self.inputClasses.get()), *self._imageArguments()]
-        return arguments + (["--new-averages"] if self.newAverages.get() else [])
+        arguments += ["--new-averages"] if self.newAverages.get() else []
+        first = self._calibratedBatch()
+        return arguments + (["--calibration", self.getStagePath(first, CALIBRATION)] if first not in (None, batch) else [])
+
+    def _calibratedBatch(self):
+        """The batch that the noise was measured on; None as long as there is none."""
+        return next((batch for batch in self.getBatches() if os.path.exists(self.getStagePath(batch, CALIBRATION))), None)
 
 
 def _average(classes):

@@ -240,9 +240,9 @@ class TestChain(ChainTest, SetAssertions):
         one, other = self.placesOf(whole), self.placesOf(self.chain["assign"])
         common = set(one) & set(other)
         self.assertGreater(len(common), 0.95 * max(len(one), len(other)))
-        # Every batch measures its own noise, and these are far too small for that: many particles change their class.
+        # The noise is measured on the first batch, which is far too small for that here: some particles change their class.
         same = [item for item in common if one[item][0] == other[item][0]]
-        self.assertGreater(len(same), 0.6 * len(common))
+        self.assertGreater(len(same), 0.7 * len(common))
         moved = [np.hypot(*np.subtract(one[item][1], other[item][1])) for item in same]
         self.assertLess(np.median(moved), PIXEL / 2)
         for protocol in (whole, self.chain["assign"]):

@@ -81,9 +81,9 @@ def given(tmp_path_factory):
                                       siamese2dQuality=[0.5, 0.6, 0.7])}
 
 
-def assign(star, classes, out, **settings):
+def assign(star, classes, out, calibration=None, **settings):
     with Run(out, "assign", settings, [star, classes]) as run:
-        assign_particles(run, star, read_particles(star), classes, Settings(**settings), CPU)
+        assign_particles(run, star, read_particles(star), classes, calibration, Settings(**settings), CPU)
     return run
 
 
@@ -119,6 +119,26 @@ def test_poses_put_particles_onto_the_given_averages(given, finished):
     error = placed_in_class(given, particles_of(finished[0])) - blobs()[0][given["view"]]
     assert np.sqrt((error ** 2).sum(-1).mean()) < 0.5          # pixels
     assert np.abs(error.mean((0, 1))).max() < 0.1
+
+
+def test_parts_with_one_calibration_are_assigned_as_the_whole(given, finished, tmp_path):
+    whole = particles_of(finished[0])
+    star = write_set(tmp_path / "in", given["images"][:30])
+    assign(star, given["classes"], tmp_path / "out", finished[0] / "calibration.safetensors")
+    part, same = particles_of(tmp_path / "out"), whole[whole["siamese2dItemId"] < 30 * 3 + 5]
+    assert part["rlnClassNumber"].tolist() == same["rlnClassNumber"].tolist()
+    for column, tolerance in (("rlnAnglePsi", 1e-3), ("rlnOriginXAngst", 1e-4), ("siamese2dFit", 1e-3)):
+        np.testing.assert_allclose(part[column], same[column], atol=tolerance)
+    # Measured on its own, the noise is another.
+    assign(star, given["classes"], tmp_path / "alone")
+    assert np.abs(particles_of(tmp_path / "alone")["siamese2dFit"].to_numpy() - same["siamese2dFit"].to_numpy()).max() > 0.01
+
+
+def test_calibration_of_other_images_is_refused(given, finished, tmp_path):
+    with pytest.raises(InputError, match="calibration.safetensors: made with images, a mask or a resolution"):
+        assign(given["star"], given["classes"], tmp_path / "out", finished[0] / "calibration.safetensors", max_resolution=30.0)
+    with pytest.raises(InputError, match="nowhere"):
+        assign(given["star"], given["classes"], tmp_path / "other", tmp_path / "nowhere")
 
 
 def test_clean_particles_are_placed_exactly(given, tmp_path):

@@ -21,6 +21,7 @@ from siamese2d_engine.classify.results import (ClassImages, unusable_rows, wrapp
 from siamese2d_engine.classify.schedule import Recipe
 from siamese2d_engine.ctf import CtfParameters
 from siamese2d_engine.devices import seeded_generator
+from siamese2d_engine.errors import InputError
 from siamese2d_engine.io.models import load_model, save_model
 from siamese2d_engine.io.particles import ParticleImages, ParticleSet
 from siamese2d_engine.progress import progress
@@ -32,6 +33,7 @@ BLOCK = 4096
 CALIBRATED = 400
 BLOCKS = "blocks"
 KIND = "assignments"
+CALIBRATION, CALIBRATION_KIND = "calibration.safetensors", "calibration"
 REASONS = ("", "constant", "not_finite")
 
 
@@ -73,7 +75,8 @@ class Settings:
 
 
 def assign_particles(
-    run: Run, source: Path, particles: ParticleSet, classes: Path, settings: Settings, device: torch.device
+    run: Run, source: Path, particles: ParticleSet, classes: Path, calibration: Path | None, settings: Settings,
+    device: torch.device,
 ) -> None:
     """Assign particles to given classes and write everything into the run's folder.
 
@@ -87,6 +90,8 @@ def assign_particles(
         To be assigned; images that can't be, and those that fit nowhere, are written to ``set_apart.star``.
     classes
         STAR file or stack of the averages.
+    calibration
+        File of another run with the same classes: noise and scale of the averages are taken from it, not from the particles.
     settings
         See `Settings`.
     device
@@ -110,7 +115,7 @@ def assign_particles(
     reach = (settings.max_shift or DEFAULT_REACH * particles.box * particles.pixel_size) / particles.pixel_size
     assigner = Assigner(polar.sample(given.masked(mask)), reach, settings.mirror, device)
     ctf = ctf_of(run, particles, settings.ignore_ctf)
-    blocks = _Blocks(run, particles, ctf, polar, assigner)
+    blocks = _Blocks(run, particles, ctf, polar, assigner, calibration)
     found = blocks.all()
     tell_unusable(run, particles, found.bad)
 
@@ -175,13 +180,14 @@ class _Blocks:
     """
 
     def __init__(
-        self, run: Run, particles: ParticleSet, ctf: CtfParameters | None, polar: PolarTransform, assigner: Assigner
+        self, run: Run, particles: ParticleSet, ctf: CtfParameters | None, polar: PolarTransform, assigner: Assigner,
+        calibration: Path | None,
     ):
         self.run, self.particles, self.ctf, self.polar, self.assigner = run, particles, ctf, polar, assigner
+        self.calibration = self._calibration(calibration)
 
     def all(self) -> _Found:
         """Of all particles, in order."""
-        self.calibration = self._calibration()
         total = len(self.particles)
         blocks = np.split(np.arange(total), np.arange(BLOCK, total, BLOCK))
         left = distributed.from_main(lambda: [rows for rows in blocks if not self._path(rows).exists()])
@@ -204,8 +210,14 @@ class _Blocks:
         """Remove what was saved."""
         shutil.rmtree(self.run.path(BLOCKS))
 
-    def _calibration(self) -> Calibration:
-        path = self.run.path(BLOCKS, "calibration.safetensors")
+    def _calibration(self, given: Path | None) -> Calibration:
+        path = self.run.path(CALIBRATION)
+        if given is not None and distributed.is_main():
+            tensors = load_model(given, CALIBRATION_KIND)[1]
+            if any(len(values) != len(self.polar.pixels) for values in tensors.values()):
+                raise InputError(f"{given}: made with images, a mask or a resolution other than these. Use the file of a run "
+                                 "with the same classes and settings.")
+            save_model(path, {"kind": CALIBRATION_KIND}, tensors)
         if distributed.is_main() and not path.exists():
             total = len(self.particles)
             rows = np.unique(np.linspace(0, total - 1, CALIBRATED).astype(int))
@@ -214,9 +226,9 @@ class _Blocks:
                 tell_unusable(self.run, self.particles.subset(rows), bad)
             good = torch.from_numpy(bad == "")
             images = self.polar.gathered(images.samples[good], images.ctf2[good], images.power[good])
-            save_model(path, {"kind": KIND}, vars(self.assigner.calibrate(images)))
+            save_model(path, {"kind": CALIBRATION_KIND}, vars(self.assigner.calibrate(images)))
         distributed.wait()
-        return Calibration(**load_model(path, KIND)[1])
+        return Calibration(**load_model(path, CALIBRATION_KIND)[1])
 
     def _path(self, rows: np.ndarray) -> Path:
         return self.run.path(BLOCKS, f"{rows[0]:010d}.safetensors")

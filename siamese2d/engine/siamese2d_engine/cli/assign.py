@@ -22,6 +22,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         "classes.star of classify, another STAR file that names them, or an MRC stack")
     inputs.add_argument("--classes-pixel-size", type=common.positive_float, metavar="A", help="angstroms per pixel of the "
                         "averages; by default what their stack says. Averages of another pixel size or box are resampled")
+    inputs.add_argument("--calibration", type=Path, metavar="FILE", help="calibration.safetensors of an earlier run with these "
+                        "classes: its noise and scale are taken, so that particles that come in parts are treated alike")
     classes = parser.add_argument_group("classes")
     classes.add_argument("--mirror", action=argparse.BooleanOptionalAction, default=Settings.mirror,
                          help="a particle may be mirrored to fit a class; turn off for classes that were made so")
@@ -49,8 +51,9 @@ def run(args: argparse.Namespace) -> None:
         set_apart=args.set_apart, new_averages=args.new_averages, seed=args.seed,
     )
     parameters = asdict(settings) | {"pixel_size": args.pixel_size, "device": device.type}
-    with Run(args.out, NAME, parameters, [args.particles, args.classes], args.overwrite) as run:
+    inputs = [args.particles, args.classes, *([args.calibration] if args.calibration else [])]
+    with Run(args.out, NAME, parameters, inputs, args.overwrite) as run:
         if run.finished:
             return
         particles = read_particles(args.particles, args.pixel_size)
-        assign_particles(run, args.particles, particles, args.classes, settings, device)
+        assign_particles(run, args.particles, particles, args.classes, args.calibration, settings, device)
