@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""2D classification on sets with a known truth: ours, ablations of it, clustering of pixels, RELION where installed.
+"""2D classification on sets with a known truth: ours, ablations of it, clustering of pixels, of features and of published
+embeddings, RELION where installed.
 
 The methods that assign put the particles into given classes instead (``--given``), those of another set, say.
 
@@ -29,11 +30,20 @@ from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 from siamese2d_engine.classify import assign_stage, assignment, engine, stage
 from siamese2d_engine.classify.inputs import DEFAULT_MASK
 from siamese2d_engine.classify.schedule import SHIFT_CYCLES, Recipe
+from siamese2d_engine.embedding.centring import find_shifts, fit_profile, shift_spectra
+from siamese2d_engine.embedding.features import invariant_features
+from siamese2d_engine.embedding.prepare import Preparation, read_spectra, soft_mask, to_images
 from siamese2d_engine.evaluate.classes import angular_spread, majority_species
 from siamese2d_engine.io.atomic import write_json
 from siamese2d_engine.io.particles import read_particles
 from siamese2d_engine.io.star import read_star
 from siamese2d_engine.runs import Run
+
+
+# Fine classes for each class.
+FINER = 5
+# Side of the images that features are made of, pixels.
+WORKING_BOX = 32
 
 
 def ours(star: Path, args: argparse.Namespace, folder: Path, **changed) -> np.ndarray:
@@ -87,6 +97,25 @@ def pixels(star: Path, args: argparse.Namespace, folder: Path, components: int |
     return KMeans(args.classes, n_init=1, random_state=args.seed).fit_predict(rows) + 1
 
 
+def invariants(star: Path, args: argparse.Namespace, folder: Path) -> np.ndarray:
+    """k-means of steerable coefficients' moduli, which turning and mirroring leave as they are; the images are centred first."""
+    particles = read_particles(star)
+    preparation = Preparation.for_particles(particles, WORKING_BOX, True, None)
+    spectra = read_spectra(particles, preparation, print)
+    spectra = shift_spectra(spectra, find_shifts(spectra, fit_profile(spectra)))
+    mask = soft_mask(preparation.working_box, preparation.mask_radius)
+    vectors = invariant_features(to_images(spectra) * mask).numpy()
+    return KMeans(args.classes, n_init=1, random_state=args.seed).fit_predict(vectors) + 1
+
+
+def embedded(star: Path, args: argparse.Namespace, folder: Path, *options: str) -> np.ndarray:
+    """k-means of the vectors of ``train``."""
+    subprocess.run([sys.executable, "-m", "siamese2d_engine", "train", "--particles", str(star), "--out", str(folder / "train"),
+                    "--seed", str(args.seed), "--threads", str(args.threads), *options], check=True)
+    vectors = np.load(folder / "train" / "embeddings.npy")
+    return KMeans(args.classes, n_init=1, random_state=args.seed).fit_predict(vectors) + 1
+
+
 def relion(star: Path, args: argparse.Namespace, folder: Path) -> np.ndarray:
     """RELION's 25 iterations of expectation maximisation."""
     particles = read_particles(star)
@@ -102,9 +131,6 @@ def relion(star: Path, args: argparse.Namespace, folder: Path) -> np.ndarray:
     by_name = dict(zip(table["rlnImageName"], table["rlnClassNumber"]))
     return np.array([by_name[name] for name in particles.table["rlnImageName"]])
 
-
-# Fine classes for each class.
-FINER = 5
 
 METHODS = {
     "ours": ours,
@@ -123,6 +149,10 @@ METHODS = {
     "ours, fine classes": lambda star, args, folder: ours(star, args, folder, fine_classes=FINER * args.classes),
     "k-means on pixels": pixels,
     "k-means on 50 PCA components": lambda star, args, folder: pixels(star, args, folder, 50),
+    "k-means on rotation invariants": invariants,
+    "train, self-supervised": embedded,
+    "train, contrastive-original": lambda star, args, folder: embedded(star, args, folder, "--preset", "contrastive-original"),
+    "train, milopyp": lambda star, args, folder: embedded(star, args, folder, "--preset", "milopyp"),
     "RELION": relion,
 }
 

@@ -226,8 +226,9 @@ def _record(run: Run, name: str, path: Path, pixel_size: float, settings: Settin
         record, image = _normalize(name, shelf.take(name) or _prepare(name, path, settings), settings, shared)
     except InputError as error:
         return {"name": name, "status": "failed", "message": str(error)}
-    write_mrc(image_path, image, pixel_size * settings.factor)
+    # The image is last: where it is there, the micrograph is done.
     write_json(kept, record)
+    write_mrc(image_path, image, pixel_size * settings.factor)
     return record
 
 
