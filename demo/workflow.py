@@ -91,8 +91,9 @@ def _find_labels(run, source: DemoInput, classes: int) -> tuple[str, str]:
 
 
 def stage_folder(protocol, stage: str) -> Path:
-    """Folder in which the engine left a stage's files."""
-    return Path(protocol._getExtraPath(stage)).resolve()
+    """Folder in which the engine left a stage's files: where inputs may grow, that of its batch, here the only one."""
+    folder = Path(protocol._getExtraPath(stage)).resolve()
+    return next(folder.glob("batch_*"), folder)
 
 
 def _launch(project, protocol, stage: str):
