@@ -35,7 +35,7 @@ class Siamese2DProtClassify(Siamese2DProtWaitingBase, Siamese2DProtClassesBase):
                            "holds. When unsure keep -1.")
         form.addParam("fineClasses", params.IntParam, default=-1, expertLevel=EXPERT, label="Fine classes",
                       help="So many classes are made first, where poses are sure, and then grouped by likeness: this "
-                           "keeps species and conformations apart, but takes two to three times as long. For a mixture "
+                           "keeps species and conformations apart, but takes about three times as long. For a mixture "
                            "give about five times the number of classes, with 16 particles or more in each. -1 makes "
                            "none. When unsure keep -1.")
         self._defineImageParams(

@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                          "every 100 particles, from 10 to 100")
     classes.add_argument("--fine-classes", type=common.positive_int, metavar="N", help="so many classes are made first, where "
                          "poses are sure, and then grouped by likeness into K: this keeps species and conformations apart, but "
-                         "takes two to three times as long. Give about 5 K, with 16 particles or more in each; by default none")
+                         "takes about three times as long. Give about 5 K, with 16 particles or more in each; by default none")
     classes.add_argument("--mirror", action=argparse.BooleanOptionalAction, default=Settings.mirror,
                          help="put a view and its mirror image into one class and mark the mirrored members; turn off to "
                          "keep opposite views apart, as RELION does")
