@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import tempfile
+import tkinter as tk
 import unittest
 
 import mrcfile
@@ -86,6 +87,23 @@ class FolderTest(unittest.TestCase):
             particles.append(particle)
         particles.write()
         return particles
+
+
+class WindowTest(FolderTest):
+    """A test with windows; skipped only where there is no display."""
+
+    # One for all tests: Scipion keeps the images of its dialogs, which belong to the first root.
+    root = None
+
+    def setUp(self):
+        super().setUp()
+        if WindowTest.root is None:
+            try:
+                WindowTest.root = tk.Tk()
+            except tk.TclError as problem:
+                raise unittest.SkipTest(f"there is no display: {problem}")
+            self.root.withdraw()
+        self.addCleanup(lambda: [child.destroy() for child in self.root.winfo_children()])
 
 
 class ProjectTest(unittest.TestCase):

@@ -3,7 +3,6 @@
 import json
 import os
 import time
-import tkinter as tk
 import unittest
 from unittest import mock
 
@@ -22,7 +21,7 @@ import siamese2d.viewers as viewers
 from siamese2d.gallery.particle_list import free_name, read_particle_list, write_particle_list
 from siamese2d.objects import EmbeddingModel
 from siamese2d.star import writeTables
-from siamese2d.tests.layer import FolderTest, SetAssertions, setAcquisition, writeMrc
+from siamese2d.tests.layer import FolderTest, SetAssertions, WindowTest, setAcquisition, writeMrc
 from siamese2d.viewers.embedding_map.map_model import COMPONENTS, T_SNE, MapModel
 from siamese2d.viewers.embedding_map.map_view import MapView, launch_particles
 from siamese2d.viewers.embedding_map.map_window import MapWindow
@@ -207,20 +206,7 @@ class TestMapModel(MapTest):
                 self.model(classified=False).colors(color)
 
 
-class TestMapWindow(MapTest):
-    # One for all tests: Scipion keeps the images of its dialogs, which belong to the first root.
-    root = None
-
-    def setUp(self):
-        super().setUp()
-        if TestMapWindow.root is None:
-            try:
-                TestMapWindow.root = tk.Tk()
-            except tk.TclError as problem:
-                raise unittest.SkipTest(f"there is no display: {problem}")
-            self.root.withdraw()
-        self.addCleanup(lambda: [child.destroy() for child in self.root.winfo_children()])
-
+class TestMapWindow(MapTest, WindowTest):
     def open(self, keep=None, **options):
         window = MapWindow(self.root, "test", self.model(**options), keep)
         self.wait(lambda: window.canvas.get_tk_widget().winfo_width() > 100)

@@ -3,7 +3,6 @@
 import os
 import sqlite3
 import time
-import tkinter as tk
 import unittest
 from types import SimpleNamespace
 from unittest import mock
@@ -16,7 +15,7 @@ from siamese2d.constants import ATTR_CONFIDENCE
 from siamese2d.gallery.class_list import Members, read_class_list
 from siamese2d.gallery.model import GalleryModel
 from siamese2d.tests.class_sets import PIXEL_SIZE, ClassSets, fillClasses
-from siamese2d.tests.layer import FolderTest
+from siamese2d.tests.layer import WindowTest
 from siamese2d.viewers.gallery.choice_dialog import ChoiceDialog, choose
 from siamese2d.viewers.gallery.gallery_window import Actions, GalleryWindow
 from siamese2d.viewers.gallery.members_window import MembersWindow
@@ -27,22 +26,7 @@ SHIFT, CONTROL = 0x1, 0x4
 PATIENCE = 10
 
 
-class WindowTest(ClassSets, FolderTest):
-    """A test with windows; skipped only where there is no display."""
-
-    # One for all tests: Scipion keeps the images of its dialogs, which belong to the first root.
-    root = None
-
-    def setUp(self):
-        super().setUp()
-        if WindowTest.root is None:
-            try:
-                WindowTest.root = tk.Tk()
-            except tk.TclError as problem:
-                raise unittest.SkipTest(f"there is no display: {problem}")
-            self.root.withdraw()
-        self.addCleanup(lambda: [child.destroy() for child in self.root.winfo_children()])
-
+class GalleryTest(ClassSets, WindowTest):
     def open(self, sizes=(3, 1, 2, 2), number=10, actions=None, **values):
         """The window of a new set, all its images drawn."""
         classes = self.makeClasses(sizes=sizes, number=number, **values)
@@ -83,7 +67,7 @@ class WindowTest(ClassSets, FolderTest):
         return [item for item in canvas.find_all() if canvas.type(item) == "image"]
 
 
-class TestGalleryWindow(WindowTest):
+class TestGalleryWindow(GalleryTest):
     def testShowsEveryAverageWithItsWords(self):
         window = self.open(resolutions=[9.0, 8.0, 7.0, 6.0])
         self.assertEqual([1, 3, 4, 2], window.grid.keys)
@@ -304,7 +288,7 @@ class TestGalleryWindow(WindowTest):
         self.assertEqual([1, 2, 3], window.grid.keys)
 
 
-class TestChoiceDialog(WindowTest):
+class TestChoiceDialog(GalleryTest):
     def choose(self, act):
         """What the dialog returns when `act(dialog)` is done in it."""
         self.root.deiconify()
@@ -328,7 +312,7 @@ class TestChoiceDialog(WindowTest):
         self.assertIsNone(self.choose(lambda dialog: dialog._handleResult(RESULT_CANCEL)))
 
 
-class TestWizard(WindowTest):
+class TestWizard(GalleryTest):
     def form(self, numbers):
         classes = self.makeClasses(sizes=(3, 1, 2))
         form = SimpleNamespace(root=self.root, setVar=mock.Mock(), protocol=mock.Mock())
@@ -355,7 +339,7 @@ class TestWizard(WindowTest):
         self.assertIn("Choose the 2D classes first", said.call_args.args[1])
 
 
-class TestMembersWindow(WindowTest):
+class TestMembersWindow(GalleryTest):
     def open(self, sizes=(4, 0), number=6, class_id=1):
         classes = self.makeClasses(sizes=sizes, number=number)
         self.classes = classes

@@ -19,9 +19,8 @@ from siamese2d.protocols import (Siamese2DProtAssign, Siamese2DProtClassify, Sia
                                  Siamese2DProtPick, Siamese2DProtPickUnlabeled, Siamese2DProtTrainEmbedding,
                                  Siamese2DProtTrainPicker)
 from siamese2d.protocols.protocol_train_embedding import TRIPLET
-from siamese2d.tests.class_sets import PIXEL_SIZE
-from siamese2d.tests.layer import writeMrc
-from siamese2d.tests.test_gallery_window import WindowTest
+from siamese2d.tests.class_sets import PIXEL_SIZE, ClassSets
+from siamese2d.tests.layer import WindowTest, writeMrc
 from siamese2d.wizards.choice_plots import elbow_of
 from siamese2d.wizards.count_dialog import PickedMicrograph, PickedSample
 from siamese2d.wizards.figure_dialog import FigureDialog
@@ -34,7 +33,7 @@ ELBOW = [{"k": k, "inertia": inertia, "silhouette": silhouette} for k, inertia, 
          ((2, 1.0, 0.3), (3, 0.9, 0.4), (6, 0.3, 0.35), (12, 0.2, 0.2))]
 
 
-class WizardTest(WindowTest):
+class WizardTest(ClassSets, WindowTest):
     """Opens dialogs for real; what a test does in one is done after it is visible."""
 
     def form(self, protocolClass, variable, **parameters):

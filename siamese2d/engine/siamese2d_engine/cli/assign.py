@@ -31,15 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                          help="put particles that fit nowhere into no class; turn off to put every particle into one")
     classes.add_argument("--new-averages", action="store_true", help="write averages of the new members instead of the "
                          "given ones, with their resolution; takes about twice as long")
-    images = parser.add_argument_group("images")
-    images.add_argument("--mask-diameter", type=common.positive_float, metavar="A", help="diameter of the particle with "
-                        "some margin for its shift; by default 0.8 of the box. Take that of the classification")
-    images.add_argument("--max-shift", type=common.positive_float, metavar="A", help="how far particles may lie from the "
-                        "centre of the box; by default 0.08 of the box. Enlarge it for imprecise coordinates")
-    images.add_argument("--max-resolution", type=common.positive_float, metavar="A", help="finest detail compared; by "
-                        "default what the particle's size and the pixel size allow")
-    images.add_argument("--ignore-ctf", action="store_true", help="do not correct for the CTF, for instance when the "
-                        "images were corrected before")
+    common.add_image_arguments(parser, "Take that of the classification")
     common.add_run_arguments(parser)
 
 

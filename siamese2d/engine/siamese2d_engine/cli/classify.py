@@ -31,15 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                          "keep opposite views apart, as RELION does")
     classes.add_argument("--set-apart", action=argparse.BooleanOptionalAction, default=Settings.set_apart,
                          help="take particles that fit nowhere out of the classes; turn off to keep every particle in one")
-    images = parser.add_argument_group("images")
-    images.add_argument("--mask-diameter", type=common.positive_float, metavar="A", help="diameter of the particle with some "
-                        "margin for its shift; by default 0.8 of the box. Reduce it when neighbours show in the averages")
-    images.add_argument("--max-shift", type=common.positive_float, metavar="A", help="how far particles may lie from the centre "
-                        "of the box; by default 0.08 of the box. Enlarge it for imprecise coordinates")
-    images.add_argument("--max-resolution", type=common.positive_float, metavar="A", help="finest detail compared; by default "
-                        "what the particle's size and the pixel size allow")
-    images.add_argument("--ignore-ctf", action="store_true", help="do not correct for the CTF, for instance when the images "
-                        "were corrected before")
+    common.add_image_arguments(parser, "Reduce it when neighbours show in the averages")
     expert = parser.add_argument_group("expert")
     expert.add_argument("--passes", type=common.positive_int, default=Settings.passes, help="passes at the last resolution; "
                         "more when the last ones still change many classes")
