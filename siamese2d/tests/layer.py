@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import tempfile
+import time
 import tkinter as tk
 import unittest
 
@@ -22,6 +23,9 @@ from siamese2d.constants import ENGINE_PROGRAM
 from siamese2d.protocols.protocol_streaming_base import Siamese2DProtStreamingBase
 
 ACQUISITION = {"voltage": 300.0, "sphericalAberration": 2.7, "amplitudeContrast": 0.1, "magnification": 50000.0}
+
+# Seconds.
+WINDOW_PATIENCE = 10
 
 
 class FolderTest(unittest.TestCase):
@@ -104,6 +108,16 @@ class WindowTest(FolderTest):
                 raise unittest.SkipTest(f"there is no display: {problem}")
             self.root.withdraw()
         self.addCleanup(lambda: [child.destroy() for child in self.root.winfo_children()])
+
+    def wait(self, done):
+        """Let the windows work until something is done."""
+        end = time.monotonic() + WINDOW_PATIENCE
+        while time.monotonic() < end:
+            self.root.update()
+            if done():
+                return
+            time.sleep(0.005)
+        self.fail("nothing happened")
 
 
 class ProjectTest(unittest.TestCase):

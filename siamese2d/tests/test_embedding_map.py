@@ -2,7 +2,6 @@
 
 import json
 import os
-import time
 import unittest
 from unittest import mock
 
@@ -36,7 +35,6 @@ PLACES = np.array([[0, 0], [1, 0], [0, 1], [1, 1], [20, 0], [21, 0]], dtype=floa
 LEFT, RIGHT, NOWHERE = ([[x, y] for x, y in ((-w, -w), (w, -w), (w, w), (-w, w))] for w in (5, 5, 5))
 RIGHT = np.add(RIGHT, [20, 0])
 NOWHERE = np.add(NOWHERE, [10, 100])
-PATIENCE = 10
 
 
 def writeRun(folder, stack, tsne=None, count=6):
@@ -212,15 +210,6 @@ class TestMapWindow(MapTest, WindowTest):
         self.wait(lambda: window.canvas.get_tk_widget().winfo_width() > 100)
         window.canvas.draw()
         return window
-
-    def wait(self, done):
-        end = time.monotonic() + PATIENCE
-        while time.monotonic() < end:
-            self.root.update()
-            if done():
-                return
-            time.sleep(0.005)
-        self.fail("nothing happened")
 
     def drag(self, window, polygon, state=0):
         """Draw around a polygon of the plane of `PLACES` with the left button."""

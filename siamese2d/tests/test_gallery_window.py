@@ -23,7 +23,6 @@ from siamese2d.viewers.gallery.pictures import Look, read_picture
 from siamese2d.wizards import Siamese2DClassNumbersWizard
 
 SHIFT, CONTROL = 0x1, 0x4
-PATIENCE = 10
 
 
 class GalleryTest(ClassSets, WindowTest):
@@ -39,15 +38,6 @@ class GalleryTest(ClassSets, WindowTest):
     def settle(self, window):
         """Wait until all on the screen is drawn."""
         self.wait(lambda: window.grid.complete or not window.grid.keys)
-
-    def wait(self, done):
-        end = time.monotonic() + PATIENCE
-        while time.monotonic() < end:
-            self.root.update()
-            if done():
-                return
-            time.sleep(0.005)
-        self.fail("nothing happened")
 
     def event(self, window, kind, key, state=0, offset=(20, 20)):
         left, top, _, _ = window.grid.box(window.grid.keys.index(key))
