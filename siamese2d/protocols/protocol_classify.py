@@ -35,14 +35,14 @@ class Siamese2DProtClassify(Siamese2DProtWaitingBase, Siamese2DProtClassesBase):
                            "holds. When unsure keep -1.")
         form.addParam("fineClasses", params.IntParam, default=-1, expertLevel=EXPERT, label="Fine classes",
                       help="So many classes are made first, where poses are sure, and then grouped by likeness: this "
-                           "keeps species and conformations apart, but takes about three times as long. For a mixture "
-                           "give about five times the number of classes, with 16 particles or more in each. -1 makes "
-                           "none. When unsure keep -1.")
+                           "keeps species and conformations apart. -1 makes five times the number of classes, fewer "
+                           "where that would leave less than 12 particles in each; 0 makes none. When unsure keep "
+                           "-1.")
         self._defineImageParams(
             form, "Give a value a little larger than the particle when its neighbours show in the averages; the wand "
                   "puts a circle on them. When unsure keep -1.",
-            "Yes: a particle may be mirrored to fit its class, so views from opposite sides share a class. No keeps them "
-            "apart, e.g. to see the two hands of a view. When unsure take Yes.")
+            "Yes: a particle may be mirrored to fit its class, so views from opposite sides share a class. No keeps "
+            "them apart, e.g. to see the two hands of a view. When unsure take Yes.")
         self._defineWaitParam(form, "waitForParticles", "particles", 5000,
                               "About 100 for every class are enough for good averages; *assign to 2D classes* puts "
                               "those that come later into these classes.")
@@ -74,8 +74,6 @@ class Siamese2DProtClassify(Siamese2DProtWaitingBase, Siamese2DProtClassesBase):
                           "-1.")
         if self.numberOfClasses.get() == 0:
             errors.append("*Number of classes* must be 1 or more, or -1 to choose it by the number of particles.")
-        if self.fineClasses.get() == 0:
-            errors.append("*Fine classes* must be 1 or more, or -1 for none.")
         if embedding is not None and not modelExists(embedding):
             errors.append(f"*Embedding*: its file {embedding.getFileName()} is gone. Train it again.")
         return errors if errors or particles is None else validateMask(self.maskDiameter.get(), particles)
@@ -98,6 +96,6 @@ class Siamese2DProtClassify(Siamese2DProtWaitingBase, Siamese2DProtClassesBase):
         arguments = ["--particles", self.getInputPath("particles.star"), *self._imageArguments()]
         if self.inputEmbedding.get() is not None:
             arguments += ["--model", self.inputEmbedding.get().getFileName()]
-        for option, number in (("--classes", self.numberOfClasses.get()), ("--fine-classes", self.fineClasses.get())):
-            arguments += [option, number] if number > 0 else []
-        return arguments
+        if self.numberOfClasses.get() > 0:
+            arguments += ["--classes", self.numberOfClasses.get()]
+        return arguments + (["--fine-classes", self.fineClasses.get()] if self.fineClasses.get() >= 0 else [])

@@ -701,7 +701,11 @@ class TestViewers(pwtests.BaseTest):
         frequency = [0.02, 0.04, 0.06]
         self.writeJson(protocol.getStagePath("classification.json"), {
             "frc_threshold": 0.143,
-            "history": [{"pass": 1, "changed": 0.5, "frequency": 0.05}, {"pass": 2, "changed": 0.1, "frequency": 0.1}],
+            "history": [
+                {"pass": 1, "changed": 0.5, "frequency": 0.05, "classes": 1, "rings": 10, "log_likelihood": 4.0},
+                {"pass": 2, "changed": 0.4, "frequency": 0.05, "classes": 1, "rings": 10, "log_likelihood": 5.0},
+                {"pass": 3, "changed": 0.1, "frequency": 0.05, "classes": 2, "rings": 10, "log_likelihood": 7.0},
+                {"pass": 4, "changed": 0.1, "frequency": 0.1, "classes": 2, "rings": 16, "log_likelihood": 9.0}],
             "grouping": [{"k": k, "loss": 4.0 - k, "silhouette": value}
                          for k, value in ((1, None), (2, 0.3), (3, 0.1), (4, None))],
             "frc": [{"class": number, "frequency": frequency, "frc": [1.0, 0.5, 0.1 * number]} for number in (1, 2)]})
@@ -709,7 +713,10 @@ class TestViewers(pwtests.BaseTest):
 
     def test_classify_what_other_numbers_of_classes_cost(self):
         viewer = self.open(viewers.Siamese2DClassifyViewer, self.classified())
-        loss, silhouette = self.figure(viewer, "showGrouping").axes
+        heldOut, loss, silhouette = self.figure(viewer, "showGrouping").axes
+        # The last pass of each number on the usual rings; each class has the same probability beforehand.
+        self.assertEqual([1, 2], list(heldOut.lines[0].get_xdata()))
+        np.testing.assert_allclose([5, 7 - np.log(2)], heldOut.lines[0].get_ydata())
         np.testing.assert_allclose([3, 2, 1, 0], loss.lines[0].get_ydata())
         np.testing.assert_allclose([np.nan, 0.3, 0.1, np.nan], silhouette.lines[0].get_ydata())
         self.assertEqual([2, 2], list(loss.lines[1].get_xdata()))
@@ -730,9 +737,10 @@ class TestViewers(pwtests.BaseTest):
         curves = self.figure(viewer, "showFrc").axes[0]
         named = next(line for line in curves.lines if line.get_label() == "class 2")
         np.testing.assert_allclose([1.0, 0.5, 0.2], named.get_ydata())
-        changed, resolution = self.figure(viewer, "showConvergence").axes
-        np.testing.assert_allclose([0.5, 0.1], changed.lines[0].get_ydata())
-        np.testing.assert_allclose([20, 10], resolution.lines[0].get_ydata())
+        changed, likelihood, resolution = self.figure(viewer, "showConvergence").axes
+        np.testing.assert_allclose([0.5, 0.4, 0.1, 0.1], changed.lines[0].get_ydata())
+        np.testing.assert_allclose([20, 20, 20, 10], resolution.lines[0].get_ydata())
+        np.testing.assert_allclose([4, 5, 7, 9], likelihood.lines[0].get_ydata())
 
     def test_classify_members_least_certain_first(self):
         protocol = self.classified()

@@ -60,8 +60,8 @@ class Siamese2DClassifyViewer(StageViewer):
             "side by side."),
         "showGrouping": (
             "How many classes?",
-            "What other numbers of classes would lose or gain. A curve that is flat at the number that was taken says that "
-            "fewer would do, a steep one asks for more. Views change gradually, so a clear best number is rare."),
+            "What other numbers of classes would lose or gain. A curve that is flat at the number that was taken says "
+            "that fewer would do, a steep one asks for more. Views change gradually, so a clear best number is rare."),
         "showConvergence": (
             "Convergence",
             "Few particles still change their class at the end of a run that was long enough."),
@@ -138,9 +138,10 @@ class Siamese2DClassifyViewer(StageViewer):
         return self.plot("convergence", lambda figure: plot_convergence(history, HISTORY, figure))
 
     def _showGrouping(self):
-        rows = self.folder.read_json("classification.json").get("grouping") or []
+        report = self.folder.read_json("classification.json")
+        rows, history = report.get("grouping") or [], report.get("history") or []
         chosen = len(read_classes(self.folder).numbers)
-        return self.plot("number of classes", lambda figure: plot_grouping(rows, chosen, figure))
+        return self.plot("number of classes", lambda figure: plot_grouping(rows, history, chosen, figure))
 
     def _classes(self):
         classes = getattr(self.protocol, "outputClasses", None)

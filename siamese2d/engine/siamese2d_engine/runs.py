@@ -9,6 +9,7 @@ import shlex
 import shutil
 import sys
 import time
+from contextvars import ContextVar
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -73,6 +74,7 @@ class Run:
     def __enter__(self) -> "Run":
         if distributed.is_main():
             self._begin()
+        self._token = _present.set(self)
         try:
             self.finished, self.results = distributed.from_main(lambda: (self.finished, self.results))
         except BaseException as error:
@@ -93,6 +95,7 @@ class Run:
         self._shown.__enter__()
 
     def __exit__(self, kind, error, traceback) -> None:
+        _present.reset(self._token)
         if not distributed.is_main():
             return
         self._shown.__exit__(None, None, None)
@@ -165,6 +168,17 @@ class Run:
             "warnings": self.warnings,
             "results": self.results,
         })
+
+
+# The run that is entered.
+_present: ContextVar[Run | None] = ContextVar("present", default=None)
+
+
+def warn_once(message: str) -> None:
+    """Warn as `Run.warn` does, for work that knows no run; nothing where the present run has said it, or there is none."""
+    run = _present.get()
+    if run is not None and message not in run.warnings:
+        run.warn(message)
 
 
 _LOCK = ".lock"

@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 import torch
+from scipy.stats import chi2
 
+from siamese2d_engine.batches import Room
 from siamese2d_engine.classify import fit
 from siamese2d_engine.classify.given_classes import resampled
 from siamese2d_engine.classify.inputs import circular_mask
@@ -117,13 +119,20 @@ def few():
     return polar, samples, poses, polar.sample(torch.as_tensor(average)[None].float())
 
 
+def test_quantiles_are_those_of_the_chi_square_distribution():
+    degrees = torch.tensor([2, 2.5, 10, 66.6, 2e4], dtype=torch.float64)
+    for probability in (0.05, 0.25, 0.5):
+        expected = chi2.ppf(probability, degrees.numpy())
+        np.testing.assert_allclose(fit.chi_square_quantile(degrees, probability), expected, rtol=1e-6)
+
+
 def test_match_and_residual_are_sums_over_samples(few):
     polar, images, poses, sample = few
     at = resolution(images, RINGS)
     harmonics = at.harmonics(images.grid, "cpu")
     averages = harmonics.join(*harmonics.analyse(at.of(sample))).permute(0, 2, 1)
     noise = torch.linspace(1, 2, RINGS)
-    found = fit.matches(images, poses, averages, noise, None, 10**6)
+    found = fit.matches(images, poses, averages, noise, None, Room(10**6))
     pixels = polar.pixels.numpy().astype(float)
     f, a = images.samples.numpy(), sample.numpy()
     product, power = (f.conj() * a).real.mean(-1), (np.abs(a) ** 2).mean(-1)
@@ -142,9 +151,9 @@ def test_an_image_is_compared_with_the_average_of_the_others(few):
     total = torch.full((1, RINGS), len(images) + 5.0)
     averages = (aligned.sum(0) / total)[..., None]
     noise = torch.ones(RINGS)
-    found = fit.matches(images, poses, averages, noise, total, 10**6)
+    found = fit.matches(images, poses, averages, noise, total, Room(10**6))
     others = (aligned.sum(0) - aligned[3]) / (total - 1)
-    alone = fit.matches(images, poses, others[..., None], noise, None, 10**6)
+    alone = fit.matches(images, poses, others[..., None], noise, None, Room(10**6))
     assert found.match[3] == pytest.approx(alone.match[3], rel=1e-4)
     np.testing.assert_allclose(found.left[3], alone.left[3], rtol=1e-4)
 

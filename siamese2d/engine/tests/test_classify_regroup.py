@@ -4,12 +4,13 @@ import numpy as np
 import pytest
 import torch
 
+from siamese2d_engine.batches import Room
 from siamese2d_engine.classify.averages import Spectra
 from siamese2d_engine.classify.passes import PolarImages
 from siamese2d_engine.classify.polar import PolarGrid
 from siamese2d_engine.classify.prepare import resolution
 from siamese2d_engine.classify.regroup import (Alike, grouping_curve, groups_of, joined, joined_scores, leaders_of,
-                                               tree_of)
+                                               nearest_groups, tree_of)
 from siamese2d_engine.classify.search import Poses
 
 BOX = 24
@@ -40,7 +41,7 @@ def comparison(pictures, mirror=True):
     at = resolution(images, 7)
     harmonics = at.harmonics(GRID, "cpu")
     averages = harmonics.join(*harmonics.analyse(at.of(samples))).permute(0, 2, 1).contiguous()
-    return Alike(averages, Spectra(torch.ones(7), NOISE), images, at, mirror, 10**6), samples
+    return Alike(averages, Spectra(torch.ones(7), NOISE), images, at, mirror, Room(10**6)), samples
 
 
 @pytest.fixture
@@ -81,11 +82,43 @@ def test_mirrored_averages_differ_where_mirrors_are_kept_apart(chiral):
 def test_frames_move_averages_onto_their_leader(chiral):
     points, weights = chiral
     alike, _ = comparison([draw(points, weights), draw(moved(points, 2.1, (0.8, -0.5), True), weights)])
-    frames = alike.frames(torch.tensor([0, 0]), torch.tensor([0]))
+    frames = alike.frames(torch.tensor([0, 0]), alike.averages[:, :, :1])
     back = moved(moved(points, 2.1, (0.8, -0.5), True), float(frames.psi[1]), frames.shifts[1, 0].numpy(),
                  bool(frames.flips[1]))
     np.testing.assert_allclose(back, points, atol=0.25)
     assert abs(float(frames.psi[0])) < 0.02 and frames.shifts[0].abs().max() < 0.05 and not frames.flips[0]
+
+
+def test_settling_mends_groups_that_joined_too_early(chiral):
+    points, weights = chiral
+    strange = draw(-points[:, ::-1] * [1, 0.3], weights)
+    pictures = [draw(points, weights), strange, strange, draw(moved(points, 2.1, (0.8, -0.5), True), weights)]
+    alike, _ = comparison(pictures)
+    groups, frames = alike.settled(torch.tensor([0, 1, 0, 0]), torch.tensor([9, 9, 4, 5]))
+    assert groups.tolist() == [0, 1, 1, 0] and frames.classes[:, 0].tolist() == [0, 1, 1, 0]
+
+
+def test_a_class_goes_where_joining_costs_least():
+    # Places and sizes on a line in two groups; by hand: what a class adds to the sum of squares of a group without it.
+    places, sizes = np.array([0.0, 1.0, 6.2, 10.0, 12.0]), np.array([4.0, 3.0, 2.0, 3.0, 4.0])
+    groups = torch.tensor([0, 0, 0, 1, 1])
+    means = np.array([np.average(places[groups == g], weights=sizes[groups == g]) for g in (0, 1)])
+    expected = []
+    for index, (place, size) in enumerate(zip(places, sizes)):
+        added = []
+        for group in (0, 1):
+            others = (groups.numpy() == group) & (np.arange(5) != index)
+            mean, total = np.average(places[others], weights=sizes[others]), sizes[others].sum()
+            added.append((place - mean) ** 2 * total * size / (total + size))
+        expected.append(int(np.argmin(added)))
+    found = nearest_groups(torch.as_tensor((places[:, None] - means) ** 2), groups, torch.as_tensor(sizes))
+    assert found.tolist() == expected == [0, 0, 1, 1, 1]
+
+
+def test_no_group_is_left_empty():
+    distances = torch.tensor([[9.0, 1.0], [9.0, 1.0], [1.0, 1.0]])
+    found = nearest_groups(distances, torch.tensor([0, 0, 1]), torch.tensor([3, 5, 4]))
+    assert found.tolist() == [1, 0, 1]
 
 
 @pytest.mark.parametrize("first", [False, True])
@@ -127,6 +160,7 @@ def test_grouping_curve_is_what_each_number_of_groups_loses():
     own, other = np.array([1, 1, 1.5, 1.5]), np.array([10.75, 9.75, 9.5, 11.0])
     assert rows[1]["silhouette"] == pytest.approx(((other - own) / other).mean())
     assert rows[0]["silhouette"] is None and rows[3]["silhouette"] is None
+
 
 def test_a_group_is_led_by_its_largest_class():
     assert leaders_of(torch.tensor([0, 1, 0, 1]), torch.tensor([3, 9, 5, 2])).tolist() == [2, 1]

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from siamese2d_engine.classify import search
 from siamese2d_engine.classify.averages import Spectra, Sums, estimate_spectra, wiener
 from siamese2d_engine.classify.balance import balanced_offsets
 from siamese2d_engine.classify.cells import likely_cells, shift_grid
@@ -99,8 +100,10 @@ def test_aligned_harmonics_are_those_of_the_transformed_image(psi, shift, flip):
     assert error < 1e-3
 
 
-@pytest.mark.parametrize("mirror", [True, False])
-def test_best_rotation_equals_brute_force(mirror):
+@pytest.mark.parametrize("mirror, cached, across", [(True, search.CACHED, search.ACROSS), (False, 70, 2), (True, 1, 1)])
+def test_best_rotation_equals_brute_force(monkeypatch, mirror, cached, across):
+    monkeypatch.setattr(search, "CACHED", cached)
+    monkeypatch.setattr(search, "ACROSS", across)
     images, averages = harmonics_of(random_images(3, 1)), harmonics_of(random_images(2, 2))
     weights = torch.linspace(1, 2, 6)
     refs = References(averages.permute(1, 2, 0).contiguous(), torch.zeros(1, 2), weights, HARMONICS, GRID)
@@ -236,6 +239,14 @@ def test_replacement_dissolves_the_cheapest_class_and_divides_the_best():
     assert kept.tolist() == labels.tolist()
 
 
+def test_one_of_a_few_classes_may_be_replaced():
+    labels = torch.tensor([0, 0, 1, 1, 2, 2])
+    upper = torch.tensor([False, True, False, True, False, True])
+    scores = torch.tensor([[9.0, 0, 0], [9, 0, 0], [0, 9, 8.9], [0, 9, 8.8], [0, 0, 9], [0, 0, 9]])
+    new, origins = replace_classes(labels, scores, Divisions(upper, torch.tensor([5.0, 0.1, 0.2])), most=0.15)
+    assert new.tolist() == [0, 1, 2, 2, 2, 2] and origins.tolist() == [0, 0, 2]
+
+
 def test_unfolding_gives_mirrored_images_a_class_of_their_own():
     poses = Poses(torch.tensor([[0], [0], [1], [1], [0]]), torch.tensor([[False], [True], [True], [False], [True]]),
                   torch.arange(5.0)[:, None], torch.zeros(5, 1, 2), torch.ones(5, 1), torch.zeros(5))
@@ -306,6 +317,12 @@ def test_schedule_ends_with_the_wanted_classes(classes, fine, mirror):
     assert max(step.classes for step in found.plain) == classes
     assert max(step.classes for step in found.finer) == fine * classes
     assert found.rings == 12
+
+
+@pytest.mark.parametrize("classes, folded", [(1, False), (4, False), (7, False), (8, True), (20, True)])
+def test_few_classes_are_never_of_both_mirror_images(classes, folded):
+    found = schedule(classes, 0, 12, False, Recipe())
+    assert any(step.mirror for step in found.first + found.plain) == folded
 
 
 def test_fine_classes_are_made_where_poses_are_sure():

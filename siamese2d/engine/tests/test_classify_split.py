@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from siamese2d_engine.batches import Room
 from siamese2d_engine.classify import split
 from siamese2d_engine.classify.averages import Spectra, estimate_spectra, wiener
 from siamese2d_engine.classify.passes import PolarImages, Resolution, sum_poses
@@ -28,7 +29,7 @@ def two_kinds():
 def divided(images):
     at = Resolution(RINGS, 1, ANGLES - 1)
     poses = Poses.empty(N, 1).relabelled(torch.zeros(N, dtype=torch.long))
-    sums = sum_poses(images, poses, 1, at, 2**20, torch.device("cpu"))
+    sums = sum_poses(images, poses, 1, at, Room(2**20), torch.device("cpu"))
     spectra = Spectra(torch.ones(RINGS), torch.ones(RINGS))
     averages, _ = wiener(sums, spectra)
     spectra = estimate_spectra(sums, averages, images.power.sum(0), at.harmonics(images.grid, "cpu"))

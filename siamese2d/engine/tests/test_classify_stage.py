@@ -1,4 +1,5 @@
-"""Classification end to end: planted classes and poses are found, and the written transforms re-average to the classes."""
+"""Classification end to end: planted classes and poses are found, and the written transforms re-average to the
+classes."""
 
 import json
 
@@ -10,7 +11,7 @@ import torch
 from scipy.ndimage import affine_transform
 
 from siamese2d_engine.classify import stage
-from siamese2d_engine.classify.stage import Settings, classify_particles, number_of_classes
+from siamese2d_engine.classify.stage import Settings, classify_particles, number_of_classes, number_of_fine_classes
 from siamese2d_engine.errors import InputError
 from siamese2d_engine.io.images import write_mrc
 from siamese2d_engine.io.particles import read_particles, write_particles
@@ -211,6 +212,15 @@ def test_identical_particles(planted, tmp_path):
 def test_settings_that_do_not_fit(planted, tmp_path, settings, message):
     with pytest.raises(InputError, match=message):
         classify(planted["star"], tmp_path / "out", classes=2, **settings)
+
+
+def test_default_number_of_fine_classes():
+    assert number_of_fine_classes(5000, 50, None) == 250
+    # Twelve particles each, two or more for each final class, else none.
+    assert number_of_fine_classes(5000, 100, None) == 416
+    assert number_of_fine_classes(5000, 208, None) == 416 and number_of_fine_classes(5000, 209, None) == 0
+    assert number_of_fine_classes(5000, 1, None) == 0
+    assert number_of_fine_classes(5000, 50, 0) == 0 and number_of_fine_classes(100, 50, 200) == 100
 
 
 def test_default_number_of_classes():

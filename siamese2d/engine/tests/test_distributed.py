@@ -26,7 +26,7 @@ from siamese2d_engine.errors import InputError
 from siamese2d_engine.io.images import write_mrc
 from siamese2d_engine.io.star import read_star
 
-SECONDS = 120
+SECONDS = 300
 QUICK_PICKER = ["--diameter", "40", "--network", "small", "--epochs", "2", "--steps", "4", "--crops", "1", "--windows", "5",
                 "--learning-rate", "5e-3"]
 # The command line, one run after the other in the same processes, with small blocks of particles.

@@ -19,9 +19,10 @@ import pandas as pd
 import pytest
 import torch
 
-from siamese2d_engine.batches import shrinking_batches
+from siamese2d_engine.batches import Room, in_parts
+from siamese2d_engine.classify import assignment, averages, fit, passes, prepare, realspace
 from siamese2d_engine.cli.main import main
-from siamese2d_engine.embedding import inference
+from siamese2d_engine.embedding import inference, networks
 from siamese2d_engine.embedding.resnet import load_backbone
 from siamese2d_engine.errors import InputError
 from siamese2d_engine.io import images
@@ -32,6 +33,7 @@ from siamese2d_engine.io.particles import read_particles
 from siamese2d_engine.io.star import read_star, write_star
 from siamese2d_engine.normalize.parallel import parallel_map
 from siamese2d_engine.picking import scoring
+from siamese2d_engine.picking.network import PickerNetwork
 
 # Children are forked from a process that has imported the engine once and started no threads.
 CONTEXT = multiprocessing.get_context("forkserver")
@@ -387,8 +389,8 @@ def test_a_checkpoint_with_other_bytes_is_refused_and_runs_no_code(data, whole, 
 
 
 # --------------------------- memory ------------------------------------------------------
-def test_batches_shrink_where_the_memory_ends():
-    tried = []
+def test_batches_shrink_where_the_memory_ends_and_stay_small():
+    tried, room = [], Room(200)
 
     def compute(rows):
         tried.append(rows.stop - rows.start)
@@ -396,18 +398,55 @@ def test_batches_shrink_where_the_memory_ends():
             raise torch.OutOfMemoryError("CUDA out of memory.")
         return list(range(rows.start, rows.stop))
 
-    assert sum(shrinking_batches(compute, 50, 40), []) == list(range(50))
+    # Rows take 5 of the room each.
+    assert sum(room.batches(compute, 50, 5), []) == list(range(50))
     assert tried == [40, 20, 10, 10, 10, 10, 10]
-    assert list(shrinking_batches(lambda rows: rows, 0, 8)) == [slice(0, 0)]
+    tried.clear()
+    assert sum(room.batches(compute, 25, 5), []) == list(range(25)) and tried == [10, 10, 5]
+    assert list(room.batches(lambda rows: rows, 0)) == [slice(0, 0)]
+    # A batch that is smaller than the room is halved itself; a row alone is not.
+    tried.clear()
+    assert sum(Room(1000).batches(compute, 16), []) == list(range(16)) and tried == [16, 8, 8]
     with pytest.raises(torch.OutOfMemoryError):
-        list(shrinking_batches(lambda rows: compute(slice(0, 99)), 4, 4))
+        list(Room(4).batches(lambda rows: compute(slice(0, 99)), 4))
+
+
+def test_work_inside_work_shrinks_both():
+    room = Room(64)
+
+    def outer(rows):
+        inner = list(room.batches(lambda part: part.stop - part.start, rows.stop - rows.start, 32))
+        if rows.stop - rows.start > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return sum(inner)
+
+    assert sum(room.batches(outer, 8, 4)) == 8
+    assert room.size == 8
+
+
+def test_parts_have_the_gradient_of_the_whole():
+    torch.manual_seed(0)
+    network, batch = torch.nn.Conv2d(1, 3, 3).double(), torch.randn(7, 1, 6, 6, dtype=torch.float64)
+    gradients, computed = [], []
+
+    def compute(part):
+        computed.append(len(part))
+        return network(part).tanh()
+
+    for rows in (7, 3):
+        network.zero_grad()
+        # All rows are compared with one another.
+        in_parts(compute, batch, rows).flatten(1).cov().logsumexp(1).sum().backward()
+        gradients.append(network.weight.grad.clone())
+    torch.testing.assert_close(gradients[1], gradients[0], rtol=1e-12, atol=1e-12)
+    assert computed == [7, 3, 3, 1, 1, 3, 3]
 
 
 def _short_of_memory(real, size_of, limit):
-    def compute(*arguments):
-        if size_of(*arguments) > limit:
+    def compute(*arguments, **options):
+        if size_of(*arguments, **options) > limit:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
-        return real(*arguments)
+        return real(*arguments, **options)
     return compute
 
 
@@ -436,6 +475,75 @@ def load_picker_architecture(data):
     from siamese2d_engine.picking.model import load_picker
 
     return load_picker(data / "picker" / "picker.safetensors", torch.device("cpu")).network.architecture
+
+
+# Where the largest temporary arrays of a stage are made, by which arguments, and what of them fits.
+SHORT = {
+    "classify": [(passes, "best_over_rotations", lambda parts, *_: parts[0].shape[1], 7),
+                 (assignment, "best_over_rotations", lambda parts, *_: parts[0].shape[1], 7),
+                 (passes, "aligned_harmonics", lambda images, index, *_, **mirrored: len(index), 40),
+                 (fit, "aligned_harmonics", lambda images, index, *_: len(index), 20),
+                 (prepare, "fourier_crop", lambda images, box: len(images), 30),
+                 (realspace, "align_images", lambda images, *_: len(images), 30)],
+    "assign": [(assignment, "best_over_rotations", lambda parts, *_: parts[0].shape[1], 7),
+               (assignment, "aligned_harmonics", lambda images, index, *_: len(index), 40),
+               (fit, "aligned_harmonics", lambda images, index, *_: len(index), 20),
+               (prepare, "fourier_crop", lambda images, box: len(images), 30),
+               (realspace, "align_images", lambda images, *_: len(images), 30)],
+}
+# Of poses that are peaks of sums whose last digits differ.
+POSES = {"rlnAnglePsi": 0.02, "rlnOriginXAngst": 5e-3, "rlnOriginYAngst": 5e-3, "rlnMaxValueProbDistribution": 1e-3,
+         "siamese2dFit": 1e-3}
+
+
+@pytest.mark.parametrize("stage", SHORT)
+def test_classes_are_the_same_from_smaller_parts_where_memory_is_short(data, tmp_path, monkeypatch, capsys, stage):
+    arguments = [*commands(data)[stage], *ONE_THREAD]
+    assert main([*arguments, "--out", str(tmp_path / "a")]) == 0
+    short, calls = [*arguments, "--out", str(tmp_path / "b")], iter(range(10**6))
+    with monkeypatch.context() as patch:
+        # For good, in the middle of the work.
+        module = {"classify": passes, "assign": assignment}[stage]
+        short_of_all = _short_of_memory(module.best_over_rotations, lambda *_: next(calls), 1)
+        patch.setattr(module, "best_over_rotations", short_of_all)
+        assert main(short) == 2
+    assert "GPU's memory is not enough" in capsys.readouterr().err
+    for module, name, size_of, limit in SHORT[stage]:
+        monkeypatch.setattr(module, name, _short_of_memory(getattr(module, name), size_of, limit))
+    additions = iter(range(10**6))
+    # What has been added to the sums is not added again.
+    monkeypatch.setattr(averages.Sums, "add", _short_of_memory(averages.Sums.add, lambda *_: -next(additions), -1))
+    assert main(short) == 0
+    warnings = json.loads((tmp_path / "b" / "run.json").read_text())["warnings"]
+    assert sum("smaller parts" in warning for warning in warnings) == 1
+    one, two = (read_star(tmp_path / name / "particles.star")["particles"] for name in "ab")
+    assert (one[["rlnImageName", "rlnClassNumber"]] == two[["rlnImageName", "rlnClassNumber"]]).all(axis=None)
+    for column, tolerance in POSES.items():
+        difference = (one[column].astype(float) - two[column].astype(float)).to_numpy()
+        difference = (difference + 180) % 360 - 180 if column == "rlnAnglePsi" else difference
+        assert np.abs(difference).max() < tolerance, column
+    classes = [mrcfile.read(tmp_path / name / "classes.mrcs") for name in "ab"]
+    np.testing.assert_allclose(classes[1], classes[0], atol=1e-3 * np.abs(classes[0]).max())
+
+
+@pytest.mark.parametrize("more", [[], ["--autoencoder", "0.1"]])
+def test_picker_training_is_the_same_in_parts_where_memory_is_short(data, tmp_path, monkeypatch, more):
+    arguments = [*commands(data)["train-picker"], "--crops", "2", "--seed", "1", *more, *ONE_THREAD]
+    assert main([*arguments, "--out", str(tmp_path / "a")]) == 0
+    monkeypatch.setattr(PickerNetwork, "features",
+                        _short_of_memory(PickerNetwork.features, lambda network, images: len(images), 1))
+    assert main([*arguments, "--out", str(tmp_path / "b")]) == 0
+    warnings = json.loads((tmp_path / "b" / "run.json").read_text())["warnings"]
+    assert sum("smaller parts" in warning for warning in warnings) == 1
+    losses = [[epoch["loss"] for epoch in json.loads((tmp_path / name / "training.json").read_text())["epochs"]]
+              for name in "ab"]
+    np.testing.assert_allclose(losses[1], losses[0], rtol=1e-4)
+
+
+def test_training_an_embedding_says_which_option_to_lower(data, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(networks.SteerableNetwork, "forward", _short_of_memory(None, lambda *_: 1, 0))
+    assert main([*commands(data)["train"], "--out", str(tmp_path / "out"), *ONE_THREAD]) == 2
+    assert "--batch-size 32: the GPU's memory is not enough" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("stage, place, error", [

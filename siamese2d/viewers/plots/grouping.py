@@ -1,5 +1,9 @@
-"""How many classes: what grouping fine classes into fewer costs."""
+"""How many classes: what grouping fine classes into fewer costs, and how well particles are told by averages without them."""
 
+import math
+from collections import Counter
+
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from .curves import count_axis, draw_series, mark_point, mark_x
@@ -8,7 +12,21 @@ from .style import BLUE, GREEN, ORANGE, prepare, say, style
 PANELS = (("loss", "log-likelihood of a particle that is lost", BLUE), ("silhouette", "silhouette", ORANGE))
 
 
-def plot_grouping(rows: list[dict], chosen: int, figure: Figure | None = None) -> Figure:
+def held_out(history: list[dict]) -> dict[int, float]:
+    """Mean log-likelihood of a particle for each number of classes that the passes had.
+
+    A particle is compared with averages without itself, so that more classes raise it only if they tell more. Each class has
+    the same probability beforehand. Only passes on equally many rings compare: the most common number counts, and the
+    last pass with each number of classes.
+    """
+    if not history:
+        return {}
+    rings, _ = Counter(entry["rings"] for entry in history).most_common(1)[0]
+    return {entry["classes"]: entry["log_likelihood"] - math.log(entry["classes"])
+            for entry in history if entry["rings"] == rings}
+
+
+def plot_grouping(rows: list[dict], history: list[dict], chosen: int, figure: Figure | None = None) -> Figure:
     """What each number of classes would cost, with the number that was taken and the highest silhouette marked.
 
     Parameters
@@ -16,6 +34,8 @@ def plot_grouping(rows: list[dict], chosen: int, figure: Figure | None = None) -
     rows : list of dict
         ``k``; ``loss``, the mean log-likelihood of a particle that is lost by grouping the fine classes into k; and
         ``silhouette``, -1 to 1, the higher, the better are groups apart (Rousseeuw 1987), or None.
+    history : list of dict
+        One entry for each pass: ``classes``, ``rings`` and ``log_likelihood``.
     chosen : int
         Number of classes that was taken.
     figure : Figure, optional
@@ -24,14 +44,16 @@ def plot_grouping(rows: list[dict], chosen: int, figure: Figure | None = None) -
     Returns
     -------
     Figure
-        Two axes: loss and silhouette.
+        Three axes: held-out log-likelihood, loss and silhouette.
     """
     with style():
-        figure = prepare(figure, 7.2, 5.6)
-        panels = figure.subplots(2, 1, sharex=True)
+        figure = prepare(figure, 7.2, 7.6)
+        growing, *panels = figure.subplots(3, 1, sharex=True)
+        _draw_held_out(growing, held_out(history), chosen)
+        count_axis(panels[1], "number of classes")
         if not rows:
-            say(panels[0], "No fine classes were made, so nothing tells what another number of classes would cost. Ask for "
-                           "some with the expert parameter Fine classes; where poses are unsure, none are made.")
+            say(panels[0], "No fine classes were made, so nothing tells what another number of classes would cost: "
+                           "poses were unsure, there were too few particles, or none were wanted (Fine classes).")
             panels[1].set_axis_off()
             return figure
         numbers = [row["k"] for row in rows]
@@ -40,10 +62,21 @@ def plot_grouping(rows: list[dict], chosen: int, figure: Figure | None = None) -
             axes.set_ylabel(label)
             mark_x(axes, chosen, f"taken: {chosen} classes", color=GREEN)
             axes.legend()
-        best = max((row for row in rows if row["silhouette"] is not None), key=lambda row: row["silhouette"], default=None)
+        best = max((row for row in rows if row["silhouette"] is not None), key=lambda row: row["silhouette"],
+                   default=None)
         if best is not None:
             mark_point(panels[1], best["k"], best["silhouette"], f"highest: {best['k']} classes")
             panels[1].legend()
-        panels[0].set_title("What fewer or more classes would lose")
-        count_axis(panels[1], "number of classes")
     return figure
+
+
+def _draw_held_out(axes: Axes, found: dict[int, float], chosen: int) -> None:
+    axes.set_title("What fewer or more classes would lose")
+    if len(found) < 2:
+        say(axes, "There were as many classes from the beginning, so nothing tells how well fewer would do.")
+        return
+    numbers = sorted(found)
+    draw_series(axes, numbers, [found[number] for number in numbers], "held-out log-likelihood of a particle", BLUE)
+    axes.set_ylabel("held-out log-likelihood")
+    mark_x(axes, chosen, f"taken: {chosen} classes", color=GREEN)
+    axes.legend()

@@ -253,7 +253,7 @@ class _Blocks:
         at, calibration = resolution(images, images.grid.rings), self.calibration
         averages = harmonics_of(self.assigner.samples, at, images, self.assigner.device)
         averages = averages * calibration.factors.to(averages.device)[:, None]
-        return fit.matches(images, assignments.poses, averages, calibration.noise, None, self.assigner.elements)
+        return fit.matches(images, assignments.poses, averages, calibration.noise, None, self.assigner.room)
 
 
 def _alignment(assignments: Assignments, chosen: np.ndarray) -> Alignment:

@@ -13,12 +13,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from siamese2d_engine.batches import Room
 from siamese2d_engine.classify.cells import likely_cells, shift_grid
-from siamese2d_engine.classify.engine import CPU_ELEMENTS, GPU_ELEMENTS
 from siamese2d_engine.classify.passes import PolarImages, Resolution, aligned_harmonics
 from siamese2d_engine.classify.prepare import resolution
 from siamese2d_engine.classify.schedule import SHIFT_CYCLES, WIDE_CYCLES
-from siamese2d_engine.classify.search import (Poses, References, best_over_rotations, rotation_profile,
+from siamese2d_engine.classify.search import (Poses, References, best_over_rotations, mirror_, rotation_profile,
                                               shift_before_rotation)
 from siamese2d_engine.classify.truncation import power_by_order, sufficient_harmonics, truncated
 
@@ -97,7 +97,7 @@ class Assigner:
 
     def __init__(self, samples: Tensor, reach: float, mirror: bool, device: torch.device):
         self.samples, self.reach, self.mirror, self.device = samples, reach, mirror, device
-        self.elements = CPU_ELEMENTS if device.type == "cpu" else GPU_ELEMENTS
+        self.room = Room.on(device)
 
     def calibrate(self, images: PolarImages) -> Calibration:
         """Factors and noise by assigning some images several times, each time with what the last one found."""
@@ -117,13 +117,16 @@ class Assigner:
         """The factors with which the averages explain the images best, and what they leave of the images."""
         at = resolution(images, images.grid.rings)
         harmonics = at.harmonics(images.grid, self.device)
-        shared = torch.zeros(at.rings, device=self.device)
-        for index in torch.arange(len(images)).split(self._images_at_once(at)):
+        everyone = torch.arange(len(images))
+
+        def shared_power(rows: slice) -> Tensor:
+            index = everyone[rows]
             aligned = aligned_harmonics(images, index, assigned.poses.single(index, 0, self.device), at, harmonics)
             own = averages[:, :, assigned.classes[index].to(self.device)].permute(2, 0, 1)
-            shared += ((aligned.conj() * own).real * harmonics.multiplicity[:, None]).sum((0, 1))
+            return ((aligned.conj() * own).real * harmonics.multiplicity[:, None]).sum((0, 1)).cpu()
+
+        shared = sum(self.room.batches(shared_power, len(images), _per_image(at)))
         explained = (images.ctf2[:, :at.rings] * power.cpu()[assigned.classes]).sum(0)
-        shared = shared.cpu()
         factors = (shared / explained.clamp_min(1e-30)).clamp_min(0) * (explained > 0)
         noise = mean_power - (2 * factors * shared - factors ** 2 * explained) / len(images)
         return Calibration(factors, noise.clamp_min(1e-3 * mean_power))
@@ -131,13 +134,14 @@ class Assigner:
     def assign(self, images: PolarImages, calibration: Calibration) -> Assignments:
         """The best class and pose of each image."""
         comparison = _Comparison(self, images, calibration)
-        parts = []
-        for index in torch.arange(len(images)).split(self._images_at_once(comparison.fine)):
-            parts.append(comparison.assign(index))
+        everyone, each = torch.arange(len(images)), _per_image(comparison.fine)
+        parts = self.room.batches(lambda rows: comparison.assign(everyone[rows]), len(images), each)
         return Assignments(*(torch.cat(values) for values in zip(*(vars(part).values() for part in parts))))
 
-    def _images_at_once(self, at: Resolution) -> int:
-        return max(1, self.elements // (4 * at.rings * at.count))
+
+def _per_image(at: Resolution) -> int:
+    """Numbers in an image's largest temporary array on all rings."""
+    return 4 * at.rings * at.count
 
 
 def harmonics_of(samples: Tensor, at: Resolution, images: PolarImages, device: torch.device) -> Tensor:
@@ -175,12 +179,11 @@ class _Comparison:
         self.harmonics = self.fine.harmonics(grid, self.device)
         averages = harmonics_of(assigner.samples, self.fine, images, self.device) * factors
         self.refinements = [_Refinement(averages, weights, self, fineness) for fineness in (1, 2)]
-        per_image = 4 * len(self.shifts.points) * averages.shape[2] * count
-        self.proposed_at_once = max(1, assigner.elements // per_image)
+        self.room, self.per_image = assigner.room, 4 * len(self.shifts.points) * averages.shape[2] * count
 
     def assign(self, index: Tensor) -> Assignments:
         """The best class and pose of some images."""
-        found = [self._proposals(part) for part in index.split(self.proposed_at_once)]
+        found = list(self.room.batches(lambda rows: self._proposals(index[rows]), len(index), self.per_image))
         counts, proposals = torch.cat([counts for counts, _ in found]), _joined([poses for _, poses in found])
         first = counts.cumsum(0) - counts
         image = torch.repeat_interleave(torch.arange(len(index), device=self.device), counts)
@@ -205,10 +208,10 @@ class _Comparison:
         references = self.coarse_references
         scores = best_over_rotations(parts, self.matrices, self.coarse_harmonics, self.mirror)
         power = references.power
-        scores = scores.view(len(index), len(self.shifts.points), len(power), -1) - 0.5 * (ctf2 @ power.T)[:, None, :, None]
+        scores = scores.view(len(index), len(self.shifts.points), len(power), -1)
+        scores = scores - 0.5 * (ctf2 @ power.T)[:, None, :, None]
         cells = likely_cells(scores, PROPOSALS, self.shifts)
-        reference = references.by_shift[cells.shift, cells.column]
-        reference = torch.where(cells.flip[:, None, None], reference.conj(), reference)
+        reference = mirror_(references.by_shift[cells.shift, cells.column], cells.flip)
         images = self.coarse_harmonics.join(*parts).permute(1, 0, 2)
         psi = self.psi[rotation_profile(images[cells.image], reference, self.profile_matrix).argmax(1)]
         shifts = shift_before_rotation(cells.moved, psi, cells.flip)
@@ -245,7 +248,8 @@ class _Refinement:
         unit = SHIFT_CYCLES / (self.grid.step * self.fine.rings) / fineness
         self.shifts = shift_grid(NEAR * unit, unit)
         device = averages.device
-        references = References(averages, self.shifts.points.to(device), weights, self.harmonics, self.fine.grid(self.grid))
+        references = References(averages, self.shifts.points.to(device), weights, self.harmonics,
+                                self.fine.grid(self.grid))
         # (K, count, 2 rings, 2 s): real and imaginary part of conj(image) reference, from both parts of the image.
         by_class = references.by_shift.permute(1, 2, 3, 0)
         self.references = torch.cat([torch.cat([by_class.real, by_class.imag], 3),
@@ -292,8 +296,8 @@ class _Refinement:
             return torch.where(inside & (curvature < 0), step.clamp(-0.5, 0.5), 0)
 
         inside = (row > 0) & (row < turns - 1)
-        angle = peak(by_image[each, (row - 1).clamp_min(0), column], by_image[each, (row + 1).clamp_max(turns - 1), column],
-                     inside)
+        angle = peak(by_image[each, (row - 1).clamp_min(0), column],
+                     by_image[each, (row + 1).clamp_max(turns - 1), column], inside)
         around = self.shifts.neighbours.to(scores.device)[column]
         moves = [peak(by_image[each, row, around[:, a]], by_image[each, row, around[:, a + 1]],
                       (around[:, a] != column) & (around[:, a + 1] != column)) for a in (0, 2)]

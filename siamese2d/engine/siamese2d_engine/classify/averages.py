@@ -39,8 +39,10 @@ class Sums:
             ``CTF^2`` of the rings, ``(x, rings)``.
         """
         slot = half * self.classes + classes
-        self._numerator.index_add_(0, flips.long() * 2 * self.classes + slot, images)
-        self.weight.index_add_(0, slot, ctf2 * weights[:, None])
+        mirrored, weight = flips.long() * 2 * self.classes + slot, ctf2 * weights[:, None]
+        # All or nothing: from here on no memory is asked for.
+        self._numerator.index_add_(0, mirrored, images)
+        self.weight.index_add_(0, slot, weight)
         self.sizes.index_add_(0, slot, weights)
 
     def bring_together(self) -> None:

@@ -6,13 +6,13 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
+from siamese2d_engine.batches import Room
 from siamese2d_engine.classify.averages import Spectra, Sums, estimate_spectra, wiener
 from siamese2d_engine.classify.balance import balanced_offsets
 from siamese2d_engine.classify.cells import shift_grid
 from siamese2d_engine.classify.passes import Averages, PassSettings, PolarImages, Resolution, align, sum_poses
 from siamese2d_engine.classify.prepare import resolution
-from siamese2d_engine.classify.regroup import (Alike, grouping_curve, groups_of, joined, joined_scores, leaders_of,
-                                               tree_of)
+from siamese2d_engine.classify.regroup import Alike, grouping_curve, groups_of, joined, joined_scores, tree_of
 from siamese2d_engine.classify.schedule import SHIFT_CYCLES, WIDE_CYCLES, Schedule, Search, Step, is_sure
 from siamese2d_engine.classify.search import Poses
 from siamese2d_engine.classify.split import divide_classes, divisions, replace_classes, unfold_classes
@@ -20,9 +20,6 @@ from siamese2d_engine.classify.truncation import power_by_order, sufficient_harm
 from siamese2d_engine.devices import seeded_generator
 from siamese2d_engine.progress import work
 
-# Numbers in the largest temporary array: fits a processor's cache, or keeps a GPU busy.
-CPU_ELEMENTS = 2**22
-GPU_ELEMENTS = 2**27
 # Fraction of the classes that one step may replace.
 REPLACED = 0.15
 # Rings that tell a class's variations apart: beyond them, noise prevails before the classes are complete.
@@ -113,7 +110,7 @@ class Classifier:
     ):
         self.images, self.schedule, self.reach = images, schedule, reach
         self.seed, self.device = seed, device
-        self.elements = CPU_ELEMENTS if device.type == "cpu" else GPU_ELEMENTS
+        self.room = Room.on(device)
         self.power = images.power.sum(0).to(device)
 
     def start(self, labels: Tensor | None = None) -> State:
@@ -159,7 +156,7 @@ class Classifier:
         settings = PassSettings(
             search=search, sum=self._resolution(following, state.history),
             shifts=shift_grid(self.reach if wide else NEAR * unit, unit),
-            best=BEST, mirror=step.mirror, elements=self.elements,
+            best=BEST, mirror=step.mirror, room=self.room,
         )
         n = len(self.images)
         centres = torch.zeros(n, 2) if wide else state.poses.shifts[:, 0]
@@ -225,11 +222,11 @@ class Classifier:
         at = resolution(self.images, min(step.rings, GROUPING_RINGS))
         fine = self._from_poses(state.step, state.poses, state.classes, at, state.spectra, state.history, state)
         sizes = torch.bincount(state.poses.classes[:, 0], minlength=state.classes)
-        alike = Alike(fine.averages, fine.spectra, self.images, at, step.mirror, self.elements)
+        alike = Alike(fine.averages, fine.spectra, self.images, at, step.mirror, self.room)
         losses = alike.losses(sizes)
         tree = tree_of(losses)
-        groups = groups_of(tree, step.classes)
-        poses = joined(state.poses, groups, alike.frames(groups, leaders_of(groups, sizes)))
+        groups, frames = alike.settled(groups_of(tree, step.classes), sizes)
+        poses = joined(state.poses, groups, frames)
         scores = joined_scores(state.scores + state.offsets.cpu(), groups)
         old = replace(state, scores=scores, offsets=torch.zeros(scores.shape[1], device=self.device),
                       grouping=grouping_curve(tree, losses, len(self.images)))
@@ -245,7 +242,7 @@ class Classifier:
         old: State | None = None,
     ) -> State:
         """A state whose averages are summed from poses; offsets, scores and grouping are kept from `old` if given."""
-        sums = sum_poses(self.images, poses, classes, at, self.elements, self.device)
+        sums = sum_poses(self.images, poses, classes, at, self.room, self.device)
         spectra, averages, denominators = self._averages(sums, at, spectra)
         offsets = torch.zeros(classes, device=self.device) if old is None else old.offsets
         scores = torch.zeros(len(self.images), classes) if old is None else old.scores

@@ -11,9 +11,9 @@ from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import torch
-from scipy.stats import chi2
 from torch import Tensor
 
+from siamese2d_engine.batches import Room
 from siamese2d_engine.classify.passes import PolarImages, aligned_harmonics
 from siamese2d_engine.classify.prepare import PolarTransform, first_rings, resolution
 from siamese2d_engine.classify.search import Poses
@@ -55,6 +55,9 @@ class Match:
     left: np.ndarray
     explained: np.ndarray
 
+    def __len__(self) -> int:
+        return len(self.match)
+
     def rows(self, chosen: np.ndarray) -> "Match":
         """Of some of the images."""
         return Match(*(value[chosen] for value in vars(self).values()))
@@ -65,7 +68,7 @@ class Match:
 
 
 def matches(
-    images: PolarImages, poses: Poses, averages: Tensor, noise: Tensor, denominators: Tensor | None, elements: int
+    images: PolarImages, poses: Poses, averages: Tensor, noise: Tensor, denominators: Tensor | None, room: Room
 ) -> Match:
     """How images match the averages of their classes.
 
@@ -82,8 +85,8 @@ def matches(
     denominators
         Where the images went into the averages, what the sums were divided by ``(K, rings)``: each image is then compared
         with the average of the others.
-    elements
-        Numbers in the largest temporary array.
+    room
+        For the numbers of the largest temporary array.
     """
     device, rings = averages.device, averages.shape[1]
     at = resolution(images, rings)
@@ -92,9 +95,10 @@ def matches(
     by_class = averages.permute(2, 0, 1)
     noise = noise.to(device)
     pixels = images.pixels[:rings].to(device)
-    parts = []
-    chunks = torch.arange(len(images)).split(max(1, elements // (4 * at.count * rings)))
-    for index in progress(chunks, "compare with classes", len(images), "particle", count=len):
+    everyone = torch.arange(len(images))
+
+    def match_of(rows: slice) -> Match:
+        index = everyone[rows]
         classes = poses.classes[index, 0].to(device)
         aligned = aligned_harmonics(images, index, poses.single(index, 0, device), at, harmonics)
         ctf2 = images.ctf2[index, :rings].to(device)
@@ -107,9 +111,11 @@ def matches(
         weights = pixels / noise
         strength = (explained * weights).sum(1).clamp_min(1e-30).sqrt()
         left = (images.power[index, :rings].to(device) - 2 * product + explained) / noise
-        parts.append(Match(*(value.cpu().numpy() for value in (
-            (product * weights).sum(1) / strength, left, explained / noise))))
-    return Match.joined(parts)
+        return Match(*(value.cpu().numpy() for value in (
+            (product * weights).sum(1) / strength, left, explained / noise)))
+
+    parts = room.batches(match_of, len(images), 4 * at.count * rings)
+    return Match.joined(list(progress(parts, "compare with classes", len(images), "particle", count=len)))
 
 
 def odd_residuals(match: Match, pixels: np.ndarray) -> np.ndarray:
@@ -154,9 +160,20 @@ def noise_floor(match: Match, pixels: np.ndarray, noise: Tensor) -> Tensor:
     `noise`, the mean residual, holds what the averages do not explain and other signal, too. What the images with little
     residual have is noise: the quarter of a chi-square distribution.
     """
-    degrees = np.maximum(2 * pixels, 2)
-    quarter = np.quantile(match.left, 0.25, axis=0) / (chi2.ppf(0.25, degrees) / degrees)
-    return noise.cpu() * torch.from_numpy(quarter).float().clamp(1e-3, 1)
+    degrees = torch.from_numpy(np.maximum(2 * pixels, 2)).double()
+    quarter = torch.from_numpy(np.quantile(match.left, 0.25, axis=0)) / (chi_square_quantile(degrees, 0.25) / degrees)
+    return noise.cpu() * quarter.float().clamp(1e-3, 1)
+
+
+def chi_square_quantile(degrees: Tensor, probability: float) -> Tensor:
+    """Quantile, at most the mean, of chi-square distributions with so many degrees of freedom, ``(n,)`` float64."""
+    # By bisection: SciPy has it, but takes long to import for these few numbers.
+    low, high = torch.zeros_like(degrees), degrees
+    for _ in range(60):
+        middle = (low + high) / 2
+        below = torch.special.gammainc(degrees / 2, middle / 2) < probability
+        low, high = torch.where(below, middle, low), torch.where(below, high, middle)
+    return high
 
 
 def smallest_match(match: np.ndarray, of_noise: np.ndarray) -> float:

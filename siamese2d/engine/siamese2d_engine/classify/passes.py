@@ -6,12 +6,13 @@ import torch
 from torch import Tensor
 
 from siamese2d_engine import distributed
+from siamese2d_engine.batches import Room
 from siamese2d_engine.classify.averages import Sums
 from siamese2d_engine.classify.cells import Cells, ShiftGrid, likely_cells
 from siamese2d_engine.classify.polar import Harmonics, PolarGrid
-from siamese2d_engine.classify.search import (Poses, References, best_over_rotations, rotation_profile,
+from siamese2d_engine.classify.search import (Poses, References, best_over_rotations, mirror_, rotation_profile,
                                               shift_before_rotation)
-from siamese2d_engine.progress import progress, work
+from siamese2d_engine.progress import work
 
 # Poses with less of the posterior than this are left out of the sums.
 SMALLEST_WEIGHT = 1e-2
@@ -80,8 +81,8 @@ class PassSettings:
         Poses kept for each image.
     mirror
         Compare with the mirror images of the averages, too.
-    elements
-        Numbers in the largest temporary array: bounds the memory.
+    room
+        For the numbers of the largest temporary array: bounds the memory.
     """
 
     search: Resolution
@@ -89,7 +90,7 @@ class PassSettings:
     shifts: ShiftGrid
     best: int
     mirror: bool
-    elements: int
+    room: Room
 
 
 @dataclass
@@ -162,11 +163,18 @@ def align(
             numbers = classes.to(device)
             matrices = comparison.references.matrices(numbers)
             per_image = 4 * len(settings.shifts.points) * len(classes) * settings.search.count
-            for chunk in indices.split(max(1, settings.elements // per_image)):
-                poses, scores = comparison.align(chunk, centres[chunk].to(device), matrices, numbers, result.sums)
+
+            def compare(rows: slice) -> int:
+                chunk = indices[rows]
+                poses, scores, summands = comparison.align(chunk, centres[chunk].to(device), matrices, numbers)
                 result.poses.put(chunk, poses)
                 result.scores[chunk[:, None], classes[None, :]] = scores.cpu()
-                meter.advance(len(chunk))
+                # Last: a chunk that failed and is done again is added once.
+                result.sums.add(*summands)
+                return len(chunk)
+
+            for done in settings.room.batches(compare, len(indices), per_image):
+                meter.advance(done)
     result.sums.bring_together()
     distributed.add(*vars(result.poses).values())
     distributed.highest(result.scores)
@@ -188,7 +196,8 @@ class _Comparison:
         self.scale = self.ring_weights * self.harmonics.multiplicity[:, None]
         self.shifts = settings.shifts.points.to(device)
         self.search_grid, self.sum_grid = search.grid(images.grid), settings.sum.grid(images.grid)
-        self.references = References(averages.harmonics, self.shifts, self.ring_weights, self.harmonics, self.search_grid)
+        self.references = References(averages.harmonics, self.shifts, self.ring_weights, self.harmonics,
+                                     self.search_grid)
         # Finer than the search, so that peaks are met within a few per cent.
         rotations = 4 * self.harmonics.rotations
         self.psi = 2 * torch.pi * torch.arange(rotations, device=device) / rotations
@@ -196,9 +205,9 @@ class _Comparison:
         self.sum_matrix = self.sum_harmonics.rotation_matrix(self.psi).conj()
 
     def align(
-        self, chunk: Tensor, centres: Tensor, matrices: tuple[list[Tensor], list[Tensor]], numbers: Tensor, sums: Sums
-    ) -> tuple[Poses, Tensor]:
-        """The best poses of a chunk of images, which are added to the sums, and the scores by class."""
+        self, chunk: Tensor, centres: Tensor, matrices: tuple[list[Tensor], list[Tensor]], numbers: Tensor
+    ) -> tuple[Poses, Tensor, tuple[Tensor, ...]]:
+        """The best poses of a chunk of images, the scores by class, and what goes into the sums (see `Sums.add`)."""
         samples = self.settings.search.of(self.images.samples[chunk]).to(self.device) * self.search_grid.ramps(centres)
         ctf2 = self.images.ctf2[chunk, :self.settings.search.rings].to(self.device)
         parts = self.harmonics.analyse(samples)
@@ -213,15 +222,16 @@ class _Comparison:
         profile, own = self._profiles(chunk, images, ctf2, cells, numbers)
         by_class = self._with_own_scores(by_class, cells, own, profile)
         profile = profile + offsets[cells.column][:, None]
-        return self._add_posterior(chunk, centres, cells, numbers, profile, offsets, sums), by_class
+        poses, summands = self._posterior(chunk, centres, cells, numbers, profile, offsets)
+        return poses, by_class, summands
 
     def _profiles(
         self, chunk: Tensor, images: Tensor, ctf2: Tensor, cells: Cells, numbers: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Log-likelihoods of the cells at all rotations ``(x, rotations)``, and which are of the image's own class.
 
-        An image is compared with the average of its own class without itself: its own noise, found again in the average,
-        would hold it where it is.
+        An image is compared with the average of its own class without itself: its own noise, found again in the
+        average, would hold it where it is.
         """
         classes = numbers[cells.column]
         reference, power = self.references.by_shift[cells.shift, classes], self.references.power[classes]
@@ -233,8 +243,7 @@ class _Comparison:
             others = (reference[own] - part * self.scale) * remaining[:, None]
             reference[own] = others
             power[own] = (torch.view_as_real(others).square().sum(-1) / self.scale).sum(1)
-        reference = torch.where(cells.flip[:, None, None], reference.conj(), reference)
-        profile = rotation_profile(images[cells.image], reference, self.profile_matrix)
+        profile = rotation_profile(images[cells.image], mirror_(reference, cells.flip), self.profile_matrix)
         return profile + (cells.gain - 0.5 * (ctf2[cells.image] * power).sum(-1))[:, None], own
 
     def _with_own_scores(self, by_class: Tensor, cells: Cells, own: Tensor, profile: Tensor) -> Tensor:
@@ -257,11 +266,10 @@ class _Comparison:
         remaining = denominator / (denominator - pose.weights * ctf2).clamp_min(1e-3 * denominator)
         return own * (pose.weights / denominator)[:, None], remaining
 
-    def _add_posterior(
-        self, chunk: Tensor, centres: Tensor, cells: Cells, numbers: Tensor, profile: Tensor, offsets: Tensor,
-        sums: Sums,
-    ) -> Poses:
-        """Poses from the cells' log-likelihoods; each rotation is added to the sums with its probability."""
+    def _posterior(
+        self, chunk: Tensor, centres: Tensor, cells: Cells, numbers: Tensor, profile: Tensor, offsets: Tensor
+    ) -> tuple[Poses, tuple[Tensor, ...]]:
+        """Poses from the cells' log-likelihoods, and summands in which each rotation counts by its probability."""
         shape = len(chunk), self.settings.best
 
         def by_image(values: Tensor, empty: float | int | bool) -> Tensor:
@@ -280,26 +288,26 @@ class _Comparison:
         classes = numbers[cells.column]
 
         heavy = (weights > SMALLEST_WEIGHT).nonzero()[:, 0]
-        self._add(sums, chunk, cells.image[heavy], classes[heavy], cells.flip[heavy], shifts[heavy], weights[heavy],
-                  odds[heavy])
+        summands = self._summands(chunk, cells.image[heavy], classes[heavy], cells.flip[heavy], shifts[heavy],
+                                  weights[heavy], odds[heavy])
         table = by_image(weights, 0)
         order = table.argsort(dim=1, descending=True, stable=True)
         pick = lambda values, empty: by_image(values, empty).gather(1, order)
         moved = by_image(shifts, 0).gather(1, order[..., None].expand(-1, -1, 2))
         offset = pick(offsets[cells.column], 0)[:, 0]
         return Poses(pick(classes, 0), pick(cells.flip, False), pick(psi, 0), moved, table.gather(1, order),
-                     highest + torch.log(total / profile.shape[1]) - offset)
+                     highest + torch.log(total / profile.shape[1]) - offset), summands
 
-    def _add(
-        self, sums: Sums, chunk: Tensor, image: Tensor, classes: Tensor, flips: Tensor, shifts: Tensor, weights: Tensor,
+    def _summands(
+        self, chunk: Tensor, image: Tensor, classes: Tensor, flips: Tensor, shifts: Tensor, weights: Tensor,
         odds: Tensor,
-    ) -> None:
+    ) -> tuple[Tensor, ...]:
         index = chunk.to(self.device)[image]
         samples = self.settings.sum.of(self.images.samples[index.cpu()]).to(self.device) * self.sum_grid.ramps(shifts)
         harmonics = self.sum_harmonics.join(*self.sum_harmonics.analyse(samples)).permute(1, 0, 2)
         turns = torch.complex(odds @ self.sum_matrix.real, odds @ self.sum_matrix.imag)
         ctf2 = self.images.ctf2[chunk, :self.settings.sum.rings].to(self.device)[image]
-        sums.add(index % 2, classes, flips, weights, harmonics * turns[..., None], ctf2)
+        return index % 2, classes, flips, weights, harmonics * turns[..., None], ctf2
 
 
 def _refined_peak(profile: Tensor, peak: Tensor, psi: Tensor) -> Tensor:
@@ -312,20 +320,26 @@ def _refined_peak(profile: Tensor, peak: Tensor, psi: Tensor) -> Tensor:
 
 
 def sum_poses(
-    images: PolarImages, poses: Poses, classes: int, resolution: Resolution, elements: int, device: torch.device
+    images: PolarImages, poses: Poses, classes: int, resolution: Resolution, room: Room, device: torch.device
 ) -> Sums:
     """Sums of the images in given poses, without a search; several processes share the images."""
     harmonics = resolution.harmonics(images.grid, device)
     sums = Sums(classes, resolution.count, resolution.rings, device)
     mine = distributed.share(torch.arange(len(images)))
-    chunks = mine.split(max(1, elements // (8 * resolution.count * resolution.rings)))
-    for chunk in progress(chunks, "sum", len(mine), "particle", count=len):
+
+    def add(rows: slice) -> int:
+        chunk = mine[rows]
         image, slot = (poses.weights[chunk] > SMALLEST_WEIGHT).nonzero(as_tuple=True)
         index = chunk[image]
         pose = poses.single(index, slot, device)
         aligned = aligned_harmonics(images, index, pose, resolution, harmonics, mirrored=False)
         sums.add((index % 2).to(device), pose.classes[:, 0], pose.flips[:, 0], pose.weights[:, 0],
                  aligned * pose.weights[..., None], images.ctf2[index, :resolution.rings].to(device))
+        return len(chunk)
+
+    with work("sum", len(mine), "particle") as meter:
+        for done in room.batches(add, len(mine), 8 * resolution.count * resolution.rings):
+            meter.advance(done)
     sums.bring_together()
     return sums
 
@@ -349,4 +363,4 @@ def aligned_harmonics(
     samples = resolution.of(images.samples[index]).to(device) * grid.ramps(pose.shifts[:, 0])
     turn = harmonics.rotation_matrix(pose.psi[:, 0]).conj()
     result = harmonics.join(*harmonics.analyse(samples)).permute(1, 0, 2) * turn[:, :, None]
-    return torch.where(pose.flips[..., None], result.conj(), result) if mirrored else result
+    return mirror_(result, pose.flips[:, 0]) if mirrored else result

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from siamese2d_engine import distributed
+from siamese2d_engine.batches import Room
 from siamese2d_engine.classify.passes import PolarImages, Resolution
 from siamese2d_engine.classify.polar import PolarGrid, harmonics_needed
 from siamese2d_engine.ctf import CtfParameters, ctf_at
@@ -109,6 +110,7 @@ class PolarTransform:
 
     def __init__(self, mask: CircularMask, rings: int, pixel_size: float, device: torch.device):
         self.mask, self.device = mask, device
+        self._room = Room(CHUNK)
         self.grid = polar_grid(mask, rings)
         # Fourier-cropped to just above the last ring; the grid is the same in cycles per field of view.
         self._small = min(mask.box, 2 * (int(np.ceil(rings * self.grid.step * mask.box)) + 2))
@@ -128,6 +130,12 @@ class PolarTransform:
 
     def particles(self, images: np.ndarray, ctf: CtfParameters | None) -> tuple[Tensor, Tensor, Tensor]:
         """``CTF F``, and the mean ``CTF^2`` and ``|F|^2`` of each ring, of particles ``(n, box, box)`` as they are."""
+        def transformed(rows: slice) -> tuple[Tensor, Tensor, Tensor]:
+            return self._particles(images[rows], None if ctf is None else ctf.subset(rows))
+
+        return tuple(torch.cat(values) for values in zip(*self._room.batches(transformed, len(images))))
+
+    def _particles(self, images: np.ndarray, ctf: CtfParameters | None) -> tuple[Tensor, Tensor, Tensor]:
         spectrum = self.sample(self.mask.normalise(torch.as_tensor(images, device=self.device)))
         power = torch.view_as_real(spectrum).square().sum(-1).mean(-1).cpu()
         if ctf is None:
@@ -155,8 +163,8 @@ def transform(
     mask, rings, pixel_size, device
         See `PolarTransform`.
     scratch
-        File for the samples, mapped into memory, where they are too many to be held or several processes need them; None
-        to hold them.
+        File for the samples, mapped into memory, where they are too many to be held or several processes need them;
+        None to hold them.
     """
     polar = PolarTransform(mask, rings, pixel_size, device)
     n, shape = len(particles), (len(particles), rings, polar.grid.half_angles)

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from siamese2d_engine import distributed
+from siamese2d_engine.batches import Room
 from siamese2d_engine.classify.prepare import CHUNK, CircularMask
 from siamese2d_engine.ctf import CtfParameters, ctf_grid
 from siamese2d_engine.io.particles import ParticleImages
@@ -130,22 +131,38 @@ def class_averages(
     mine = distributed.share(range(len(particles)))
     chunks = progress(particles.chunks(CHUNK, mine), "average", len(mine), "particle",
                       count=lambda chunk: len(chunk[0]))
-    for positions, images in chunks:
+
+    def add(positions: np.ndarray, images: np.ndarray) -> None:
         part = alignment[positions]
-        psi, origins, flips = (torch.as_tensor(v, device=device) for v in (part.psi, part.origins, part.flips))
-        images = mask.normalise(torch.as_tensor(images, device=device))
-        if ctf is not None:
-            chunk_ctf = ctf.subset(positions)
-            images = torch.fft.irfft2(torch.fft.rfft2(images) * ctf_grid(chunk_ctf, box, pixel_size, device),
-                                      s=(box, box))
+        own_ctf = None if ctf is None else ctf.subset(positions)
+        aligned, power = _aligned(images, own_ctf, part, mask, pixel_size, device)
         slot = torch.as_tensor(positions % 2 * classes + part.classes, device=device)
-        sums.index_add_(0, slot, align_images(images, psi.float(), origins.float(), flips))
-        power = (torch.ones(len(slot), *weights.shape[1:], device=device) if ctf is None else
-                 ctf_grid(aligned_ctf(chunk_ctf, part), box, pixel_size, device) ** 2)
+        # All or nothing: from here on no memory is asked for.
+        sums.index_add_(0, slot, aligned)
         weights.index_add_(0, slot, power)
+
+    room = Room(CHUNK)
+    for positions, images in chunks:
+        list(room.batches(lambda rows: add(positions[rows], images[rows]), len(positions)))
     distributed.add(sums, weights)
     sums, weights = sums.view(2, classes, box, box), weights.view(2, classes, box, -1)
     return HalfAverages(_corrected(sums, weights), _corrected(sums.sum(0), weights.sum(0)))
+
+
+def _aligned(
+    images: np.ndarray, ctf: CtfParameters | None, alignment: Alignment, mask: CircularMask, pixel_size: float,
+    device: torch.device,
+) -> tuple[Tensor, Tensor]:
+    """Images times their CTF, ``(n, box, box)``, and ``CTF^2``, ``(n, box, box // 2 + 1)``, in their classes' frames."""
+    box, poses = mask.box, (alignment.psi, alignment.origins, alignment.flips)
+    psi, origins, flips = (torch.as_tensor(values, device=device) for values in poses)
+    normal = mask.normalise(torch.as_tensor(images, device=device))
+    if ctf is None:
+        power = torch.ones(len(normal), box, box // 2 + 1, device=device)
+    else:
+        normal = torch.fft.irfft2(torch.fft.rfft2(normal) * ctf_grid(ctf, box, pixel_size, device), s=(box, box))
+        power = ctf_grid(aligned_ctf(ctf, alignment), box, pixel_size, device) ** 2
+    return align_images(normal, psi.float(), origins.float(), flips), power
 
 
 def aligned_ctf(ctf: CtfParameters, alignment: Alignment) -> CtfParameters:

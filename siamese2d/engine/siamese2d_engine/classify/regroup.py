@@ -2,7 +2,8 @@
 
 Fine classes hold one view of one species or conformation each. Their averages have little noise: grouping these keeps
 apart what a comparison of single images with the final number of averages confuses. The groups are found by Ward's method
-(Ward 1963, J. Am. Stat. Assoc. 58, 236), whose measure is what joining two classes loses of the log-likelihood.
+(Ward 1963, J. Am. Stat. Assoc. 58, 236), whose measure is what joining two classes loses of the log-likelihood, and improved
+by k-means over the classes.
 """
 
 import numpy as np
@@ -12,15 +13,19 @@ from scipy.spatial.distance import squareform
 from sklearn.metrics import silhouette_score
 from torch import Tensor
 
+from siamese2d_engine.batches import Room
 from siamese2d_engine.classify.averages import Spectra
-from siamese2d_engine.classify.cells import shift_grid
-from siamese2d_engine.classify.passes import Averages, PassResult, PassSettings, PolarImages, Resolution, align
+from siamese2d_engine.classify.cells import ShiftGrid, shift_grid
+from siamese2d_engine.classify.passes import (Averages, PassResult, PassSettings, PolarImages, Resolution, align,
+                                              aligned_harmonics)
 from siamese2d_engine.classify.schedule import SHIFT_CYCLES
 from siamese2d_engine.classify.search import Poses, shift_before_rotation
 
-# Shifts tried between two averages, in steps: both are centred. Frames need finer steps than losses.
+# Shifts tried between two averages, in steps: both are centred. Frames are found again in finer steps around the best.
 REACH = 3.0
 FINENESS = 4
+# Rounds of k-means after Ward's method, which never parts what it has joined.
+ROUNDS = 3
 
 
 class Alike:
@@ -38,15 +43,15 @@ class Alike:
         Of the averages.
     mirror
         Whether an average and its mirror image are alike.
-    elements
-        Numbers in the largest temporary array.
+    room
+        For the numbers of the largest temporary array.
     """
 
     def __init__(
-        self, averages: Tensor, spectra: Spectra, images: PolarImages, resolution: Resolution, mirror: bool, elements: int
+        self, averages: Tensor, spectra: Spectra, images: PolarImages, resolution: Resolution, mirror: bool, room: Room
     ):
         self.averages, self.noise = averages, spectra.noise
-        harmonics = resolution.harmonics(images.grid, averages.device)
+        self._harmonics = harmonics = resolution.harmonics(images.grid, averages.device)
         rings = resolution.rings
         classes = averages.shape[2]
         grid = resolution.grid(images.grid)
@@ -55,33 +60,106 @@ class Alike:
                                    images.support)
         self._unit = SHIFT_CYCLES / (grid.step * rings)
         self._full = Resolution(rings, 1, resolution.count)
-        self._mirror, self._elements = mirror, elements
+        self._mirror, self._room = mirror, room
 
     def losses(self, sizes: Tensor) -> np.ndarray:
         """Log-likelihood that joining each two of the classes loses, ``(K, K)``; `sizes` is ``(K,)``."""
-        everyone = torch.arange(len(self._images))
-        scores = self._compared([(everyone, everyone)], 1).scores
-        # 2 score = 2 <A, B> - |B|^2, and |A - A|^2 = 0.
-        own = 2 * scores.diagonal()
-        distances = (own[:, None] - 2 * scores).double()
-        distances = (0.5 * (distances + distances.T)).clamp_min(0).fill_diagonal_(0).numpy()
+        distances = self._distances(self.averages)
+        distances = (distances + distances.T).fill_diagonal_(0).numpy()
         n = sizes.clamp_min(1).double().numpy()
         return 0.5 * distances * n[:, None] * n / (n[:, None] + n)
 
-    def frames(self, groups: Tensor, leaders: Tensor) -> Poses:
-        """Poses ``(K, 1)`` that move each average into the frame of its group's leader; `groups` is ``(K,)``."""
-        candidates = [((groups == number).nonzero()[:, 0], leader[None]) for number, leader in enumerate(leaders)]
-        return self._compared(candidates, FINENESS).poses.relabelled(groups)
+    def settled(self, groups: Tensor, sizes: Tensor) -> tuple[Tensor, Poses]:
+        """Groups after some rounds of k-means over the classes, and the poses that move the classes into them.
 
-    def _compared(self, candidates: list[tuple[Tensor, Tensor]], fineness: int) -> PassResult:
+        Parameters
+        ----------
+        groups
+            Numbers of the classes' groups to begin with, ``(K,)``.
+        sizes
+            Of the classes, ``(K,)``.
+
+        Returns
+        -------
+        tuple
+            The new groups ``(K,)``, none of them empty, and poses ``(K, 1)``.
+        """
+        frames = self.frames(groups, self.averages[:, :, leaders_of(groups, sizes)])
+        for _ in range(ROUNDS):
+            means = self._means(groups, frames, sizes)
+            groups = nearest_groups(self._distances(means), groups, sizes)
+            frames = self.frames(groups, means)
+        return groups, frames
+
+    def frames(self, groups: Tensor, references: Tensor) -> Poses:
+        """Poses ``(K, 1)`` that move each class into the frame of its group's reference.
+
+        `groups` is ``(K,)``, `references` are harmonics ``(count, rings, groups)``.
+        """
+        candidates = [((groups == number).nonzero()[:, 0], torch.tensor([number]))
+                      for number in range(references.shape[2])]
+        coarse = self._compared(references, candidates, shift_grid(REACH * self._unit, self._unit),
+                                torch.zeros(len(groups), 2)).poses
+        fine = shift_grid(self._unit, self._unit / FINENESS)
+        return self._compared(references, candidates, fine, coarse.shifts[:, 0]).poses.relabelled(groups)
+
+    def _distances(self, references: Tensor) -> Tensor:
+        """Half the squared distance of each class from references, in units of the noise, ``(K, references)``."""
+        everyone = torch.arange(len(self._images)), torch.arange(references.shape[2])
+        centres = torch.zeros(len(self._images), 2)
+        scores = self._compared(references, [everyone], shift_grid(REACH * self._unit, self._unit), centres).scores
+        # The score is <A, B> - |B|^2 / 2.
+        power = self._images.power * self._images.pixels / self.noise.cpu()
+        return (0.5 * power.sum(1, keepdim=True).double() - scores).clamp_min(0)
+
+    def _means(self, groups: Tensor, frames: Poses, sizes: Tensor) -> Tensor:
+        """Averages ``(count, rings, groups)`` of the groups' members, which count as many times as they have images."""
+        device = self.averages.device
+        moved = aligned_harmonics(self._images, torch.arange(len(groups)), frames.to(device), self._full, self._harmonics)
+        weights = sizes.clamp_min(1).to(moved.real)
+        total = torch.zeros(int(groups.max()) + 1, device=device).index_add_(0, groups.to(device), weights)
+        sums = torch.zeros(len(total), *moved.shape[1:], dtype=moved.dtype, device=device)
+        sums.index_add_(0, groups.to(device), moved * weights[:, None, None])
+        return (sums / total[:, None, None]).permute(1, 2, 0).contiguous()
+
+    def _compared(
+        self, references: Tensor, candidates: list[tuple[Tensor, Tensor]], shifts: ShiftGrid, centres: Tensor
+    ) -> PassResult:
         classes = len(self._images)
-        ones = torch.ones(classes, len(self.noise), device=self.averages.device)
-        references = Averages(self.averages, ones, self.noise, ones.new_zeros(classes))
+        ones = torch.ones(references.shape[2], len(self.noise), device=references.device)
         # An average is no part of any other.
         nowhere = Poses.empty(classes, 1).relabelled(torch.full((classes,), -1))
-        shifts = shift_grid(REACH * self._unit, self._unit / fineness)
-        settings = PassSettings(self._full, self._full, shifts, 1, self._mirror, self._elements)
-        return align(self._images, torch.zeros(classes, 2), nowhere, references, candidates, settings)
+        settings = PassSettings(self._full, self._full, shifts, 1, self._mirror, self._room)
+        return align(self._images, centres, nowhere, Averages(references, ones, self.noise, ones.new_zeros(len(ones))),
+                     candidates, settings)
+
+
+def nearest_groups(distances: Tensor, groups: Tensor, sizes: Tensor) -> Tensor:
+    """The group that each class costs least in; the largest class of each group stays.
+
+    A class moves the mean of a group that it leaves away from the others, and that of one that it joins towards itself:
+    distances count ``N / (N - n)`` and ``N / (N + n)`` times (Hartigan and Wong 1979, Appl. Stat. 28, 100).
+
+    Parameters
+    ----------
+    distances
+        Squared, of the classes from the groups' means, ``(K, groups)``.
+    groups
+        Present ones, ``(K,)``.
+    sizes
+        Of the classes, ``(K,)``.
+    """
+    n = sizes.clamp_min(1).to(distances)
+    total = n.new_zeros(distances.shape[1]).index_add_(0, groups, n)
+    costs = distances * total / (total + n[:, None])
+    own = torch.arange(len(groups))
+    # Alone in its group, a class is the mean itself.
+    rest = (total[groups] - n).clamp_min(torch.finfo(n.dtype).tiny)
+    costs[own, groups] = distances[own, groups] * total[groups] / rest
+    found = costs.argmin(1)
+    leaders = leaders_of(groups, sizes)
+    found[leaders] = groups[leaders]
+    return found
 
 
 def tree_of(losses: np.ndarray) -> np.ndarray:
@@ -133,7 +211,7 @@ def leaders_of(groups: Tensor, sizes: Tensor) -> Tensor:
 
 
 def joined(poses: Poses, groups: Tensor, frames: Poses) -> Poses:
-    """The best pose of each image, with its class's group as class and moved into the frame of the group's leader.
+    """The best pose of each image, with its class's group as class and moved into the group's frame.
 
     Parameters
     ----------
@@ -142,7 +220,7 @@ def joined(poses: Poses, groups: Tensor, frames: Poses) -> Poses:
     groups
         Of the classes, ``(K,)``.
     frames
-        Of the averages, see `Alike.frames`.
+        Of the classes, see `Alike.frames`.
     """
     labels = poses.classes[:, 0]
     best = poses.relabelled(groups[labels])

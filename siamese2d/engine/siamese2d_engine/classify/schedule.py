@@ -1,8 +1,8 @@
 """The order of the passes: few classes at low resolution first, then more classes and finer detail.
 
 Starting with all classes at once gets stuck: most then describe mixtures of views. With few classes on few rings the
-images fall into place first; each division then starts from aligned members. Where it is asked for, and poses are sure, more
-classes than wanted are made and those that look alike are grouped: fine classes keep species and conformations apart.
+images fall into place first; each division then starts from aligned members. Where poses are sure, more classes than wanted are
+made and those that look alike are grouped: fine classes keep species and conformations apart.
 """
 
 from dataclasses import dataclass, replace
@@ -16,8 +16,9 @@ WIDE_CYCLES = 0.33
 MANY_CLASSES = 20
 # Mean probability of the best class from which on poses are sure: neither all shifts nor all classes need be searched.
 SURE = 0.9
-# With fewer classes, an image and its mirror image are never kept together to be told apart later.
-FEW_CLASSES = 4
+# With fewer classes, an image and its mirror image are never kept together to be told apart later: views
+# that have no mirror images in the set would share such classes, and a few of these leave no room to sort them out.
+FEW_CLASSES = 8
 
 
 class Search(Enum):
@@ -150,11 +151,11 @@ def schedule(classes: int, fine: int, rings: int, mirror: bool, recipe: Recipe) 
     complete, finest = passes.before_unfolding(classes), passes.before_unfolding(fine)
     start, *numbers = growth(complete, recipe.first_classes)
     first = passes.beginning(start) + [step for number in numbers for step in passes.grown(number)]
-    plain = passes.completed(complete, classes) + passes.exact(classes)
+    plain = passes.renewed(complete) + passes.finished(classes) + passes.exact(classes)
     if fine <= classes:
         return Schedule(first, plain, plain)
-    finer = [step for number in growth(finest, complete) if number > complete for step in passes.grown(number)]
-    return Schedule(first, plain, finer + passes.completed(finest, fine) + passes.grouped(classes) + passes.exact(classes))
+    finer = passes.doubled(complete, finest) + passes.finished(fine) + passes.grouped(classes)
+    return Schedule(first, plain, finer + passes.exact(classes))
 
 
 @dataclass(frozen=True)
@@ -186,13 +187,24 @@ class _Passes:
         step = self._usual(classes)
         return [replace(step, search=Search.ALL, candidates=0), step]
 
-    def completed(self, folded: int, classes: int) -> list[Step]:
-        """Renew the classes, tell mirror images apart if they are to be, and compare in detail."""
-        steps = (self.renewal(folded) + self.everything(folded)) * self.recipe.replacements
-        coarse = self._ring(self.recipe.coarse)
-        if self.folded and not self.mirror:
-            steps += [Step(classes, coarse, coarse, False, candidates=_few(classes, self.recipe))] * self.recipe.grow
-        return steps + [self._last(classes, _few(classes, self.recipe))] * self.recipe.finish
+    def renewed(self, classes: int) -> list[Step]:
+        """Classes in better places, once there are as many as wanted."""
+        return (self.renewal(classes) + self.everything(classes)) * self.recipe.replacements
+
+    def doubled(self, classes: int, wanted: int) -> list[Step]:
+        """Fine classes: images are in the right place, and one pass after each division is enough."""
+        steps = []
+        while classes < wanted:
+            classes = min(2 * classes, wanted)
+            steps.append(self._usual(classes))
+        return [*steps, self._usual(wanted)]
+
+    def finished(self, classes: int) -> list[Step]:
+        """Tell mirror images apart if they are to be, and compare in detail."""
+        coarse, few = self._ring(self.recipe.coarse), _few(classes, self.recipe)
+        unfolded = self.folded and not self.mirror
+        steps = [Step(classes, coarse, coarse, False, candidates=few)] * self.recipe.grow if unfolded else []
+        return steps + [self._last(classes, few)] * self.recipe.finish
 
     def grouped(self, classes: int) -> list[Step]:
         """Sharpen the groups' averages; images stay in their groups."""

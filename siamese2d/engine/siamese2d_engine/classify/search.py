@@ -10,12 +10,17 @@ rotations is a Fourier series in the rotation whose coefficients are products of
 matrix products over the rings, one for each harmonic, and one matrix product over the harmonics.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from siamese2d_engine.classify.polar import Harmonics, PolarGrid
+
+# Numbers of an array, and references in it, that a processor works on at a time: few enough for its cache, where the
+# next operation finds them.
+CACHED, ACROSS = 2**18, 1024
 
 
 class References:
@@ -82,17 +87,36 @@ def best_over_rotations(
         ``(n, x, 2)`` with the mirror last, or ``(n, x, 1)`` without.
     """
     n, count = parts[0].shape[1], matrices[0][0].shape[2]
-    products = []
-    for images, direct, crossed in zip(parts, *matrices):
-        swapped = torch.cat([images[len(images) // 2:], images[:len(images) // 2]])
-        products.append((torch.bmm(images, direct), swapped, crossed))
-    peaks = []
-    for sign in (1, -1) if mirror else (1,):
-        # psi and psi + pi differ in the sign of the odd harmonics, so |odd| covers both.
-        even, odd = (matrix @ torch.baddbmm(plain, swapped, crossed, alpha=sign).view(len(plain), -1)
-                     for matrix, (plain, swapped, crossed) in zip(harmonics.half_turn, products))
-        peaks.append(odd.abs_().add_(even).amax(0).view(n, count))
-    return torch.stack(peaks, dim=-1)
+    swapped = [torch.cat([part[len(part) // 2:], part[:len(part) // 2]]) for part in parts]
+    peaks = parts[0].new_empty(n, count, 2 if mirror else 1)
+    for rows, columns in _tiles(n, count, harmonics.rotations, peaks.device):
+        products = [(torch.bmm(part[:, rows], direct[..., columns]), other[:, rows], crossed[..., columns])
+                    for part, other, direct, crossed in zip(parts, swapped, *matrices)]
+        for number, sign in enumerate((1, -1) if mirror else (1,)):
+            # psi and psi + pi differ in the sign of the odd harmonics, so |odd| covers both.
+            even, odd = (matrix @ torch.baddbmm(plain, other, crossed, alpha=sign).flatten(1)
+                         for matrix, (plain, other, crossed) in zip(harmonics.half_turn, products))
+            tile = peaks[rows, columns, number]
+            tile.copy_(odd.abs_().add_(even).amax(0).view(tile.shape))
+    return peaks
+
+
+def _tiles(rows: int, columns: int, numbers: int, device: torch.device) -> Iterator[tuple[slice, slice]]:
+    """Tiles of a table whose entries need so many `numbers` each; on a GPU all of it."""
+    down, across = max(1, rows), columns
+    if device.type == "cpu":
+        across = -(-columns // -(-columns // ACROSS))
+        down = max(1, CACHED // (numbers * across))
+    for left in range(0, columns, across):
+        for top in range(0, rows, down):
+            yield slice(top, top + down), slice(left, left + across)
+
+
+def mirror_(harmonics: Tensor, flips: Tensor) -> Tensor:
+    """Mirror those of the images ``(x, ...)`` for which `flips` ``(x,)`` says so, in place."""
+    sign = torch.where(flips, -1.0, 1.0)
+    torch.view_as_real(harmonics)[..., 1] *= sign.view(-1, *[1] * (harmonics.dim() - 1))
+    return harmonics
 
 
 def rotation_profile(images: Tensor, references: Tensor, rotation_matrix: Tensor) -> Tensor:
@@ -170,7 +194,7 @@ class Poses:
 
 
 def shift_before_rotation(shifts: Tensor, psi: Tensor, flips: Tensor) -> Tensor:
-    """Shifts ``(..., 2)`` of an average turned into those of the image before its rotation by `psi` and its mirroring."""
+    """Shifts ``(..., 2)`` of an average turned into those of the image before its rotation and mirroring."""
     x, y = torch.where(flips, -shifts[..., 0], shifts[..., 0]), shifts[..., 1]
     cos, sin = torch.cos(psi), torch.sin(psi)
     return torch.stack([cos * x + sin * y, cos * y - sin * x], dim=-1)

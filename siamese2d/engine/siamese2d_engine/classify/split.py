@@ -179,7 +179,7 @@ def replace_classes(labels: Tensor, scores: Tensor, found: Divisions, most: floa
     found
         Divisions of the present classes.
     most
-        Fraction of the classes that may be replaced.
+        Fraction of the classes that may be replaced; at least one class may.
 
     Returns
     -------
@@ -193,7 +193,7 @@ def replace_classes(labels: Tensor, scores: Tensor, found: Divisions, most: floa
     new, origins = labels.clone(), torch.arange(classes)
     touched: set[int] = set()
     least = losses.argsort(stable=True).tolist()
-    for divided in found.gains.argsort(descending=True, stable=True).tolist()[:int(most * classes)]:
+    for divided in found.gains.argsort(descending=True, stable=True).tolist()[:max(1, int(most * classes))]:
         dissolved = next((c for c in least if c not in touched and c != divided), None)
         if dissolved is None or divided in touched or found.gains[divided] <= losses[dissolved]:
             break

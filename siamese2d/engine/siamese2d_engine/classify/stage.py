@@ -31,6 +31,9 @@ from siamese2d_engine.runs import Run
 EMBEDDING_BATCH = 256
 SAMPLES = "samples.dat"
 STATE = "state.safetensors"
+# Fine classes for each final one, and particles that each should have.
+FINER = 5
+SMALLEST_FINE_CLASS = 12
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,7 @@ class Settings:
     classes
         Number of classes; None for one for every 100 particles, from 10 to 100.
     fine_classes
-        Made first where poses are sure, and then grouped by likeness; None for none.
+        Made first where poses are sure, and then grouped by likeness; 0 for none, None for five times `classes`.
     mirror
         Put an image and its mirror image into one class.
     mask_diameter
@@ -111,7 +114,7 @@ def classify_particles(
     classes = number_of_classes(len(good), settings.classes)
     ctf = ctf_of(run, good, settings.ignore_ctf)
     last = Recipe.last if settings.max_resolution is None else rings
-    fine = min(settings.fine_classes or 0, len(good))
+    fine = number_of_fine_classes(len(good), classes, settings.fine_classes)
     passes = schedule(classes, fine, rings, settings.mirror, Recipe(last=last, finish=settings.passes))
     rings = passes.rings
 
@@ -165,6 +168,18 @@ def number_of_classes(particles: int, wanted: int | None) -> int:
     return wanted
 
 
+def number_of_fine_classes(particles: int, classes: int, wanted: int | None) -> int:
+    """Classes to make before the final ones, no more than `classes` for none.
+
+    By default five times as many, fewer where these would be too small for averages that tell, and none where there would not
+    be two for each final class, or this is the only one.
+    """
+    if wanted is not None:
+        return min(wanted, particles)
+    fine = min(FINER * classes, particles // SMALLEST_FINE_CLASS)
+    return fine if classes > 1 and fine >= 2 * classes else 0
+
+
 def starting_labels(
     run: Run, model: Path | None, particles: ParticleSet, classes: int, seed: int, device: torch.device
 ) -> torch.Tensor | None:
@@ -199,7 +214,7 @@ def _fit(
 ) -> tuple[fit.Match, np.ndarray]:
     """How the particles match their classes, and why each fits nowhere: empty text where it does fit."""
     noise, images = state.spectra.noise, first_rings(classifier.images, state.at.rings)
-    found = fit.matches(images, state.poses, state.averages, noise, state.denominators, classifier.elements)
+    found = fit.matches(images, state.poses, state.averages, noise, state.denominators, classifier.room)
     if not settings.set_apart or len(images) < fit.FEWEST:
         return found, np.full(len(images), "", dtype=object)
     whole = Harmonics(state.at.count, images.grid.half_angles, classifier.device)
@@ -208,7 +223,7 @@ def _fit(
     pixels = images.pixels.numpy()
     of_noise = fit.simulated_noise(polar, ctf, fit.noise_floor(found, pixels, noise), generator)
     poses = assigner.assign(of_noise, Calibration(torch.ones(len(noise)), noise.cpu())).poses
-    of_noise = fit.matches(of_noise, poses, state.averages, noise, None, assigner.elements)
+    of_noise = fit.matches(of_noise, poses, state.averages, noise, None, assigner.room)
     reasons = fit.reasons(found, pixels, of_noise.match)
     fit.tell(run, reasons)
     return found, reasons

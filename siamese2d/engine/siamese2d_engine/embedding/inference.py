@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from siamese2d_engine import distributed
-from siamese2d_engine.batches import shrinking_batches
+from siamese2d_engine.batches import Room
 from siamese2d_engine.embedding.averages import AverageCentring
 from siamese2d_engine.embedding.centring import find_shifts, shift_spectra
 from siamese2d_engine.embedding.centring_network import CentringNetwork, apply_centring
@@ -224,6 +224,6 @@ def embed_spectra(model: EmbeddingModel, spectra: Tensor, device: torch.device |
         return network(to_images(spectra[rows].to(device)) * mask).cpu()
 
     with torch.inference_mode():
-        batches = shrinking_batches(vectors_of, len(spectra), batch_size)
+        batches = Room(batch_size).batches(vectors_of, len(spectra))
         joined = torch.cat(list(progress(batches, "embed", len(spectra), "particle", count=len)))
     return (torch.nn.functional.normalize(joined) if model.unit_length else joined).numpy()

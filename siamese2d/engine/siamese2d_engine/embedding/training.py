@@ -85,10 +85,17 @@ def train_round(network: nn.Module, objective: Objective, settings: Settings, pr
     with work(label, settings.epochs, "epoch", done=epoch) as meter:
         while epoch < settings.epochs and epoch - progress.best_epoch < settings.patience:
             epoch += 1
-            loss = _train_epoch(shared, objective, optimizer, settings, epoch)
-            shared.eval()
-            with torch.no_grad():
-                validation_loss = objective.validation_loss(shared)
+            try:
+                loss = _train_epoch(shared, objective, optimizer, settings, epoch)
+                shared.eval()
+                with torch.no_grad():
+                    validation_loss = objective.validation_loss(shared)
+            except torch.OutOfMemoryError as error:
+                # Smaller ones would be another training: losses and normalisation compare all of a batch.
+                raise InputError(
+                    f"--batch-size {settings.batch_size}: the GPU's memory is not enough for such batches. Close other "
+                    "programs that use it, lower --batch-size, take a GPU with more memory, or compute with "
+                    "--device cpu.") from error
             # Processes must not differ in the last digit of what they decide by.
             loss, validation_loss = distributed.from_main(lambda: (loss, validation_loss))
             if not (math.isfinite(loss) and math.isfinite(validation_loss)):

@@ -1,8 +1,8 @@
 """STAR files: tables by block name, with errors a user can act on.
 
 The dialect is RELION's: blocks of one loop or of single values, one row per line. Beyond it, values may be quoted, so
-that names with spaces, ``#`` or quotes survive. The starfile library (0.5.13) does not serve here: it changes ``it's.mrc``
-to ``it"s.mrc``, reads ``a#b.mrc`` as ``a``, and writes the time into every file.
+that names with spaces, ``#`` or quotes survive. The starfile library (0.5.13) does not serve here: it changes
+``it's.mrc`` to ``it"s.mrc``, reads ``a#b.mrc`` as ``a``, and writes the time into every file.
 """
 
 import os
@@ -36,6 +36,8 @@ MOST_COLUMNS = 4000
 QUOTED = {quote: re.compile(rf"{quote}(?=\s|$)") for quote in "'\""}
 PLAIN = re.compile(r"\S+")
 SPACE = re.compile(r"\s*")
+# In values that would not read back as they are.
+SPECIAL = re.compile(r"""\s|^['"#_]|^data_|^loop_""")
 
 
 def read_star(path: str | os.PathLike) -> dict[str, pd.DataFrame]:
@@ -196,6 +198,8 @@ def _texts(column: pd.Series) -> list[str]:
         texts = _decimals(column.to_numpy(float))
     elif column.dtype.kind == "b":
         texts = [str(int(value)) for value in column.to_numpy()]
+    elif column.dtype.kind in "iu":
+        texts = list(map(str, column.tolist()))
     else:
         texts = [_quoted(str(value)) for value in column]
     return [MISSING if absent else text for text, absent in zip(texts, missing)] if missing.any() else texts
@@ -210,7 +214,7 @@ def _decimals(values: np.ndarray) -> list[str]:
 
 def _quoted(text: str) -> str:
     """A value that reads back the same; line breaks become spaces."""
-    if text and not re.search(r"""\s|^['"#_]|^data_|^loop_""", text):
+    if text and not SPECIAL.search(text):
         return text
     text = re.sub(r"\s", " ", text)
     return f"'{text}'" if '"' in text else f'"{text}"'

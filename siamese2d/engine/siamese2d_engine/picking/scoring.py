@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from siamese2d_engine.batches import shrinking
+from siamese2d_engine.batches import Room
 from siamese2d_engine.picking.network import PickerNetwork
 
 # Scores across one tile; a tile's layers then take some 100 MB.
@@ -35,7 +35,7 @@ def score_map(network: PickerNetwork, image: np.ndarray, orientations: int = 4, 
     ndarray, shape `(ceil(h / stride), ceil(w / stride))`
         float32; element `[i, j]` belongs to pixel `[stride i, stride j]` of `image`.
     """
-    return shrinking(lambda size: _score_map(network, image, orientations, size), tile, SMALLEST_TILE)
+    return Room(tile).attempt(lambda size: _score_map(network, image, orientations, size), SMALLEST_TILE)
 
 
 def _score_map(network: PickerNetwork, image: np.ndarray, orientations: int, tile: int) -> np.ndarray:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 
 from siamese2d_engine import distributed
+from siamese2d_engine.batches import Room, in_parts
 from siamese2d_engine.data_parallel import in_parallel
 from siamese2d_engine.devices import seed_from, seeded_generator
 from siamese2d_engine.errors import InputError
@@ -52,6 +53,8 @@ class State:
         Running average of its weights, which is what is evaluated and kept.
     decoder : Decoder or None
     optimizer : Optimizer
+    room : Room
+        For the images of a step that go through the network at a time.
     density : float or None
         Expected particles per working pixel; None until estimated.
     share : float
@@ -69,6 +72,7 @@ class State:
     average: PickerNetwork
     decoder: Decoder | None
     optimizer: torch.optim.Optimizer
+    room: Room
     density: float | None
     share: float = 0.5
     epochs: list[dict] = field(default_factory=list)
@@ -88,7 +92,7 @@ def start(network: PickerNetwork, settings: Settings, density: float | None) -> 
     average = copy.deepcopy(network)
     # The decoder needs the features of whole batches: with it, each process computes all.
     shared = network if decoder else in_parallel(network)
-    return State(network, shared, average, decoder, optimizer, density)
+    return State(network, shared, average, decoder, optimizer, Room(max(settings.windows, settings.crops)), density)
 
 
 def learning_rate(step: int, steps: int, highest: float) -> float:
@@ -122,35 +126,52 @@ def train_epoch(state: State, sampler: Sampler, settings: Settings, prior: float
         rate = learning_rate(done, total, settings.learning_rate)
         for group in state.optimizer.param_groups:
             group["lr"] = rate
-        loss, penalty = _step_loss(state, sampler, settings, unlabeled_share, in_warm_up(epoch, settings), rng)
-        if not torch.isfinite(loss):
-            raise InputError(f"Training diverged in epoch {epoch} (the loss is {loss.item()}). Use a lower "
-                             "--learning-rate.")
-        state.optimizer.zero_grad()
-        loss.backward()
+        loss, penalty = _gradients(state, sampler, settings, unlabeled_share, in_warm_up(epoch, settings), rng)
+        if not math.isfinite(loss):
+            raise InputError(f"Training diverged in epoch {epoch} (the loss is {loss}). Use a lower --learning-rate.")
         nn.utils.clip_grad_norm_([p for g in state.optimizer.param_groups for p in g["params"]], LARGEST_GRADIENT)
         state.optimizer.step()
         follow(state.average, state.network)
-        sums += (loss.item(), penalty)
+        sums += (loss, penalty)
     return float(sums[0]) / settings.steps, float(sums[1]) / settings.steps
 
 
+def _gradients(state: State, sampler: Sampler, settings: Settings, prior: float, warm_up: bool,
+               rng: np.random.Generator) -> tuple[float, float]:
+    """Loss and penalty of a step, whose gradients are left in the network."""
+    drawn = rng.bit_generator.state
+
+    def attempt(rows: int) -> tuple[float, float, float]:
+        # The same batch as in an attempt before.
+        rng.bit_generator.state = drawn
+        state.optimizer.zero_grad()
+        loss, penalty, share = _step_loss(state, sampler, settings, prior, warm_up, rng, rows)
+        loss.backward()
+        return loss.item(), penalty, share
+
+    # Several processes wait for one another in the middle of a step: none of them can begin again alone.
+    alone = distributed.world() == 1
+    loss, penalty, state.share = state.room.attempt(attempt) if alone else attempt(state.room.size)
+    return loss, penalty
+
+
 def _step_loss(state: State, sampler: Sampler, settings: Settings, prior: float, warm_up: bool,
-               rng: np.random.Generator) -> tuple[Tensor, float]:
+               rng: np.random.Generator, rows: int) -> tuple[Tensor, float, float]:
+    """Loss, penalty, and the new mean probability of unlabeled pixels; `rows` images go through the network at a time."""
     device = next(state.network.parameters()).device
     drawn = (*sampler.positives(settings.windows, rng), *sampler.unlabeled(settings.crops, settings.crop_outputs, rng))
     windows, inside, crops, free = (torch.from_numpy(a).to(device) for a in drawn)
-    positive = state.shared(windows)[inside]
-    features = None if state.decoder is None else state.network.features(crops)
-    unlabeled = (state.shared(crops) if features is None else state.network.classify(features))[free]
-    state.share = AVERAGING * state.share + (1 - AVERAGING) * float(torch.sigmoid(unlabeled.detach()).mean())
+    positive = in_parts(state.shared, windows, rows)[inside]
+    features = None if state.decoder is None else in_parts(state.network.features, crops, rows)
+    unlabeled = (in_parts(state.shared, crops, rows) if features is None else state.network.classify(features))[free]
+    share = AVERAGING * state.share + (1 - AVERAGING) * float(torch.sigmoid(unlabeled.detach()).mean())
     samples = _in_samples(unlabeled, settings.sample, rng)
-    loss = objective_loss(positive, samples, prior, settings, state.share, warm_up)
+    loss = objective_loss(positive, samples, prior, settings, share, warm_up)
     if state.decoder is not None:
         loss = loss + settings.autoencoder * _reconstruction_loss(state, crops, features, rng)
     with torch.no_grad():
         penalty = ge_kl_penalty if settings.objective == "ge-kl" else ge_binomial_penalty
-        return loss, float(penalty(samples, prior, state.share))
+        return loss, float(penalty(samples, prior, share)), share
 
 
 def objective_loss(positive: Tensor, unlabeled: Tensor, prior: float, settings: Settings, share: float | None,
