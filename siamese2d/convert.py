@@ -206,7 +206,23 @@ def _writeParticleRows(path, particles, items, aligned, withCtf, micrographPixel
 
 def coordinateScale(coordinates, micrographs):
     """Factor from the pixels that coordinates were marked in to those of other micrographs."""
-    return coordinates.getMicrographs().getSamplingRate() / micrographs.getSamplingRate()
+    return markedPixelSize(coordinates) / micrographs.getSamplingRate()
+
+
+def markedPixelSize(coordinates):
+    """Angstroms per pixel of the micrographs that coordinates were marked on.
+
+    Raises
+    ------
+    ValidationException
+        If these are not there: in a workflow that is scheduled as a whole, they may be made later.
+    """
+    micrographs = coordinates.getMicrographs()
+    if micrographs is None:
+        raise ValidationException("The micrographs that the coordinates were marked on are not there: the protocol "
+                                  "that makes them has not made them yet, or they were deleted. Run it, and continue "
+                                  "this protocol.")
+    return micrographs.getSamplingRate()
 
 
 def exactPosition(coordinate):
@@ -389,7 +405,7 @@ def readParticles(path, coordinates, micrographs, output):
     """
     pixelSize = float(next(readTable(path, "optics"))["rlnImagePixelSize"])
     output.setSamplingRate(pixelSize)
-    scale = coordinates.getMicrographs().getSamplingRate() / pixelSize
+    scale = markedPixelSize(coordinates) / pixelSize
     rows = {int(row[ITEM_ID]): row for row in readTable(path, "particles")}
     acquisitions = {mic.getMicName(): mic.getAcquisition().clone() for mic in micrographs}
     for coordinate in Subset(coordinates, _missing(rows, output)):

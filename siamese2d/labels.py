@@ -6,6 +6,8 @@ a particle's coordinate is in pixels of the particle's own size, whatever microg
 
 from pwem.objects import SetOfClasses2D, SetOfCoordinates
 
+from siamese2d.convert import markedPixelSize
+
 LABEL_CLASSES = "SetOfCoordinates,SetOfParticles,SetOfClasses2D"
 
 
@@ -33,10 +35,14 @@ class Labels:
             return sum(cls.getSize() for cls in self._items.iterItems())
         return self._items.getSize()
 
+    def arePlaced(self):
+        """Whether the images are known that the positions belong to: not in a workflow before they were made."""
+        return not self.areCoordinates() or self._items.getMicrographs() is not None
+
     def getPixelSize(self):
-        """Angstroms per pixel of the positions."""
+        """Angstroms per pixel of the positions; an error where the images are not known."""
         if self.areCoordinates():
-            return self._items.getMicrographs().getSamplingRate()
+            return markedPixelSize(self._items)
         return self.getImages().getSamplingRate()
 
     def getDiameter(self):

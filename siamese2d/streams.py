@@ -1,16 +1,72 @@
 """Sets that may still be growing: whether they are, what they hold now, and views of some of their items."""
 
+import contextlib
+import os
+import sqlite3
+from pathlib import Path
+
 import numpy as np
 
 from pyworkflow.object import Set
+from pyworkflow.protocol import Protocol, getProtocolFromDb
+from pyworkflow.utils import isProcessAlive
+
+LOCK_SECONDS = 60
 
 
 def isGrowing(items):
-    """Whether a set is still being filled: its file knows, the object may be older."""
+    """Whether a set is still being filled: its file knows, the object may be older. A set whose file is gone is not."""
+    if not _hasFile(items):
+        return False
     state = items.getProperty("_streamState")
     items.close()
     # The file of a set without items says nothing.
     return items.isStreamOpen() if state is None else int(state) == Set.STREAM_OPEN
+
+
+def mayGrow(items, protocol):
+    """Whether an input may get more items: it is growing, or its producer works, and may be about to open it again.
+
+    Parameters
+    ----------
+    items : Set
+        An input of the protocol.
+    protocol : Protocol
+        The one that asks.
+    """
+    return isGrowing(items) or any(_works(pointer.getObjValue(), protocol.getProject())
+                                   for _, pointer in protocol.iterInputPointers() if pointer.get() is items)
+
+
+def _works(producer, project):
+    """Whether a protocol runs or will run, as its own database knows; the object is as old as this process."""
+    if project is None or not isinstance(producer, Protocol) or not os.path.exists(producer.getDbPath()):
+        return False
+    try:
+        now = getProtocolFromDb(project.path, producer.getDbPath(), producer.getObjId())
+    except sqlite3.DatabaseError:
+        # It is just being written, as one starts.
+        return True
+    now.getProject().closeMapper()
+    now.closeMappers()
+    return now.isScheduled() or now.isLaunched() or now.isRunning() and isProcessAlive(now.getPid())
+
+
+def madeAt(items):
+    """When the first item of a set was written, which tells it from one made anew in its place; None without items."""
+    if not _hasFile(items):
+        return None
+    file = f"{Path(items.getFileName()).absolute().as_uri()}?mode=ro"
+    with contextlib.closing(sqlite3.connect(file, uri=True, timeout=LOCK_SECONDS)) as connection:
+        if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'Objects'").fetchone():
+            return None
+        first = connection.execute("SELECT creation FROM Objects ORDER BY id LIMIT 1").fetchone()
+        return first[0] if first else None
+
+
+def _hasFile(items):
+    # Scipion makes an empty file when it opens one that is not there.
+    return os.path.exists(items.getFileName())
 
 
 def itemIds(items):
@@ -27,6 +83,8 @@ def itemIds(items):
         ``(n,)`` integers.
     """
     items.close()
+    if not _hasFile(items):
+        return np.array([], dtype=np.int64)
     items.load()
     ids = items.getUniqueValues("id") if items.getSize() else []
     items.close()

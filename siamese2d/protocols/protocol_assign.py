@@ -8,7 +8,7 @@ from pwem.objects import SetOfImages
 from siamese2d.constants import ASSIGN
 from siamese2d.convert import writeTemplates
 from siamese2d.protocols import costs
-from siamese2d.protocols.protocol_base import isOpen, validateNotEmpty
+from siamese2d.protocols.protocol_base import validateNotEmpty
 from siamese2d.protocols.protocol_classes_base import ClassesOutput, Siamese2DProtClassesBase
 from siamese2d.protocols.protocol_streaming_base import Siamese2DProtStreamingBase
 from siamese2d.protocols.protocol_train_embedding import validateMask
@@ -28,8 +28,9 @@ class Siamese2DProtAssign(Siamese2DProtStreamingBase, Siamese2DProtClassesBase):
     _label = "assign to 2D classes"
     STAGE = ASSIGN
     ITEM_NAME = "particles"
-    # Fewer would say little about the noise that particles are compared with.
-    SMALLEST_BATCH, LARGEST_BATCH = 500, 20000
+    # The noise that particles are compared with is measured on the first batch: fewer would say little about it. What
+    # fits nowhere is told from the usual in each batch.
+    SMALLEST_BATCH, FIRST_BATCH, LARGEST_BATCH = 500, 500, 20000
 
     # --------------------------- DEFINE param functions --------------------------------
     def _defineParams(self, form):
@@ -47,15 +48,19 @@ class Siamese2DProtAssign(Siamese2DProtStreamingBase, Siamese2DProtClassesBase):
             "those of RELION. When unsure take what the classification had.")
         form.addParam("newAverages", params.BooleanParam, default=False, label="New averages?",
                       help="Yes: the classes get averages of their new members, with their resolution, instead of the "
-                           "given ones. Takes about as long as the assignment, and needs all particles: not while they "
-                           "still arrive. When unsure take No: the new members are then told by averages that you "
-                           "know.")
+                           "given ones. Takes about as long as the assignment. While particles still arrive, the given "
+                           "ones are shown; when all are there, all are assigned once more, at once. When unsure take "
+                           "No: the new members are then told by averages that you know.")
         self._defineSeedParam(form)
         self._defineParallel(form)
 
     # --------------------------- STEPS functions ---------------------------------------
     def _growingInputs(self):
         return [self.inputParticles.get()]
+
+    def _isInParts(self):
+        # Averages are made of all members.
+        return self.newAverages.get() and not all(map(self._isWhole, self.getBatches()))
 
     def _writeBatch(self, batch, ids):
         self._writeParticles(self.getInputPath(batch, "particles.star"), Subset(self.inputParticles.get(), ids))
@@ -74,9 +79,6 @@ class Siamese2DProtAssign(Siamese2DProtStreamingBase, Siamese2DProtClassesBase):
         if not errors and classes is not None and not _averageFiles(classes):
             errors.append("*Classes*: they have no averages. Choose classes whose program wrote them, or a set of "
                           "averages.")
-        if self.newAverages.get() and (isOpen(particles) or len(self.getBatches()) > 1):
-            errors.append("*New averages?*: needs all particles at once. Choose No while they still arrive; when all "
-                          "are there, run a new protocol with Yes.")
         return errors if errors or particles is None else validateMask(self.maskDiameter.get(), particles)
 
     def _warnings(self):
@@ -107,7 +109,7 @@ class Siamese2DProtAssign(Siamese2DProtStreamingBase, Siamese2DProtClassesBase):
         arguments = ["--particles", self.getInputPath(batch, "particles.star"),
                      "--classes", self.getInputPath(batch, "classes.star"),
                      "--classes-pixel-size", _pixelSize(self.inputClasses.get()), *self._imageArguments()]
-        arguments += ["--new-averages"] if self.newAverages.get() else []
+        arguments += ["--new-averages"] if self.newAverages.get() and self._isWhole(batch) else []
         first = self._calibratedBatch()
         return arguments + (["--calibration", self.getStagePath(first, CALIBRATION)] if first not in (None, batch) else [])
 

@@ -14,7 +14,7 @@ from siamese2d.protocols import costs
 from siamese2d.protocols.protocol_base import EXPERT, isOpen, validateNotEmpty
 from siamese2d.protocols.protocol_streaming_base import Siamese2DProtStreamingBase
 from siamese2d.star import readTable
-from siamese2d.streams import Subset, isGrowing, itemIds
+from siamese2d.streams import Subset, itemIds, mayGrow
 
 SAME_AS_PICKING, OTHER = 0, 1
 EDGES = ["drop", "pad"]
@@ -82,7 +82,8 @@ class Siamese2DProtExtract(Siamese2DProtStreamingBase):
     def _mayGrow(self, taken):
         coordinates, *others = self._growingInputs()
         # With all coordinates taken, what else may come is of no use.
-        return isGrowing(coordinates) or (len(itemIds(coordinates)) > len(taken) and any(map(isGrowing, others)))
+        return mayGrow(coordinates, self) or (
+            len(itemIds(coordinates)) > len(taken) and any(mayGrow(items, self) for items in others))
 
     def _readyItems(self, ids):
         """Coordinates whose micrograph, and its CTF where one is asked for, are there."""
@@ -133,7 +134,8 @@ class Siamese2DProtExtract(Siamese2DProtStreamingBase):
             return errors
         if self.boxSize.get() <= 0 and not coordinates.getBoxSize():
             return ["*Box size*: the coordinates have no box size to derive it from. Give it in pixels."]
-        return validateNotEmpty("Other micrographs", self.getMicrographs()) or self._validateBox()
+        return validateNotEmpty("Other micrographs", self.getMicrographs()) or (
+            self._validateBox() if self._arePlaced() else [])
 
     def _validateBox(self):
         width, height, _ = self.getMicrographs().getDim()
@@ -150,14 +152,14 @@ class Siamese2DProtExtract(Siamese2DProtStreamingBase):
 
     def _warnings(self):
         lines = super()._warnings()
-        if self.inputCTF.get() is not None and not any(map(isOpen, self._growingInputs())):
+        if self.inputCTF.get() is not None and self._arePlaced() and not any(map(isOpen, self._growingInputs())):
             without = self.getMicrographs().getSize() - len(self._ctfs())
             lines += [f"{without} micrographs have no CTF in the given set; their particles are left out."] \
                 if without > 0 else []
         return lines
 
     def _costWarnings(self):
-        if self.micrographsSource.get() == OTHER and self.inputMicrographs.get() is None \
+        if not self._arePlaced() or self.micrographsSource.get() == OTHER and self.inputMicrographs.get() is None \
                 or self.boxSize.get() <= 0 and not self.inputCoordinates.get().getBoxSize():
             return []
         pixels = self.inputCoordinates.get().getSize() * (self.getBoxSize() / max(self.downsample.get(), 1)) ** 2
@@ -173,9 +175,13 @@ class Siamese2DProtExtract(Siamese2DProtStreamingBase):
     def _methods(self):
         return [f"Particles were extracted in boxes of {self.getBoxSize()} pixels"
                 + (f" and downsampled by {self.downsample.get():g}." if self.downsample.get() > 1 else ".")] \
-            if self.inputCoordinates.get() is not None else []
+            if self._arePlaced() else []
 
     # --------------------------- UTILS functions ---------------------------------------
+    def _arePlaced(self):
+        """Whether the micrographs of the coordinates are known: not in a workflow before they were made."""
+        return self.inputCoordinates.get() is not None and self.inputCoordinates.get().getMicrographs() is not None
+
     def getMicrographs(self):
         """Micrographs to cut the particles from."""
         return self.inputMicrographs.get() if self.micrographsSource.get() == OTHER \

@@ -55,7 +55,8 @@ class Siamese2DProtPick(Siamese2DProtPickingBase):
         return [f"{self._countSummary()}, box {self.outputCoordinates.getBoxSize()} px."]
 
     def _methods(self):
-        return ["Particles were picked with a network trained on marked particles and unlabeled micrographs [Bepler2019]."]
+        return ["Particles were picked with a network trained on marked particles and unlabeled micrographs "
+                "[Bepler2019]."]
 
     def _citations(self):
         return ["Bepler2019"]

@@ -14,7 +14,7 @@ from pyworkflow.protocol import ProtStreamingBase
 from pyworkflow.utils import cleanPath
 
 from siamese2d.protocols.protocol_base import EXPERT, RECORD, Siamese2DProtBase, isOpen, readReport
-from siamese2d.streams import isGrowing, itemIds
+from siamese2d.streams import itemIds, madeAt, mayGrow
 
 BATCH = "batch_{:05d}"
 # Files beside the tables of a batch: what it holds, and with which arguments its result got into the outputs.
@@ -41,15 +41,18 @@ class Siamese2DProtStreamingBase(ProtStreamingBase, Siamese2DProtBase):
     # What the items of a batch are called, and how many of them a batch holds while the input grows.
     ITEM_NAME = "micrographs"
     SMALLEST_BATCH, LARGEST_BATCH = 1, 50
+    # How many the first one holds at least, whatever the user takes for the smallest batch.
+    FIRST_BATCH = 1
 
     # --------------------------- DEFINE param functions --------------------------------
     def _defineStreamingParams(self, form):
         super()._defineStreamingParams(form)
+        first = f"The first batch holds at least {self.FIRST_BATCH}. " if self.FIRST_BATCH > 1 else ""
         form.addParam("smallestBatch", params.IntParam, default=self.SMALLEST_BATCH, expertLevel=EXPERT,
                       label=f"Smallest batch ({self.ITEM_NAME})",
                       help=f"While the input grows, new {self.ITEM_NAME} are processed together as soon as there are "
                            "so many; every batch costs 2 to 3 s for starting the program. Those that come while a batch "
-                           "is processed are the next one. A closed input is one batch. When unsure keep "
+                           f"is processed are the next one. {first}A closed input is one batch. When unsure keep "
                            f"{self.SMALLEST_BATCH}.")
 
     def _defineParallel(self, form):
@@ -62,20 +65,27 @@ class Siamese2DProtStreamingBase(ProtStreamingBase, Siamese2DProtBase):
         last = []
         with self._lock:
             self._forgetOtherInputs()
+            if self._isInParts() and not self._mayGrow(self._takenItems()):
+                self._forgetBatches()
             self._reopenOutputs()
             taken = self._takenItems()
         for batch in self._unfinishedBatches():
             last = self._insertBatch(batch, last)
         while not any(step.isFailed() for step in self._steps):
             with self._lock:
+                self._refuseOtherInputs()
                 # Asked before looking: what arrives in between is found by the next look.
                 growing = self._mayGrow(taken)
-                new = [] if growing and self._isBusy() else self._newItems(taken, growing)
-                batch = self._makeBatch(new) if len(new) else None
+                waits = self._isBusy() and (growing or self._isInParts())
+                if not growing and not waits and self._isInParts():
+                    self._forgetBatches()
+                    taken = self._takenItems()
+                new = [] if waits else self._newItems(taken, growing)
+                batch = self._makeBatch(new, isWhole=not growing and not len(taken)) if len(new) else None
             if batch:
                 taken = np.concatenate([taken, new])
                 last = self._insertBatch(batch, last)
-            if not growing:
+            if not growing and not waits:
                 self._insertFunctionStep(self.closeOutputStep, prerequisites=last, needsGPU=False)
                 return
             time.sleep(max(self.streamingSleepOnWait.get(), 1))
@@ -84,6 +94,7 @@ class Siamese2DProtStreamingBase(ProtStreamingBase, Siamese2DProtBase):
         arguments = self._resultArguments(batch)
         if self._runBatch(batch):
             with self._lock:
+                self._refuseOtherInputs()
                 self._publishBatch(batch)
                 self._closeInputs()
                 _writeJson(self.getInputPath(batch, PUBLISHED), arguments)
@@ -112,6 +123,10 @@ class Siamese2DProtStreamingBase(ProtStreamingBase, Siamese2DProtBase):
             return False
         return True
 
+    def _isInParts(self):
+        """Whether what was made of several batches must be made again of all items at once, when all are there."""
+        return False
+
     def _completeOutputs(self):
         """Called when all is processed, before the outputs are closed."""
 
@@ -129,6 +144,10 @@ class Siamese2DProtStreamingBase(ProtStreamingBase, Siamese2DProtBase):
         """Number of input items that are in batches."""
         return sum(len(self._items(batch)) for batch in self.getBatches())
 
+    def _isWhole(self, batch):
+        """Whether a batch is all that a closed input holds."""
+        return readReport(self.getInputPath(batch, ITEMS)).get("whole", True)
+
     def _items(self, batch):
         return readReport(self.getInputPath(batch, ITEMS))["items"]
 
@@ -137,7 +156,7 @@ class Siamese2DProtStreamingBase(ProtStreamingBase, Siamese2DProtBase):
 
     def _mayGrow(self, taken):
         """Whether items may come beside those that were taken."""
-        return any(isGrowing(items) for items in self._growingInputs())
+        return any(mayGrow(items, self) for items in self._growingInputs())
 
     def _newItems(self, taken, growing):
         """Ids for the next batch; none where there are too few while more may come."""
@@ -146,19 +165,21 @@ class Siamese2DProtStreamingBase(ProtStreamingBase, Siamese2DProtBase):
         self._closeInputs()
         if not growing:
             return ready
-        return ready[:self.LARGEST_BATCH] if len(ready) >= self.smallestBatch.get() else []
+        fewest = max(self.smallestBatch.get(), 1 if len(taken) else self.FIRST_BATCH)
+        return ready[:self.LARGEST_BATCH] if len(ready) >= fewest else []
 
     def _readyItems(self, ids):
         """Those of some new ids that can be processed."""
         return ids
 
-    def _makeBatch(self, ids):
+    def _makeBatch(self, ids, isWhole=False):
         batch = BATCH.format(len(self.getBatches()) + 1)
         os.makedirs(self.getInputPath(batch), exist_ok=True)
         self._writeBatch(batch, ids)
         self._closeInputs()
         # Written last: it makes the batch.
-        _writeJson(self.getInputPath(batch, ITEMS), {"inputs": self._inputNames(), "items": np.array(ids).tolist()})
+        _writeJson(self.getInputPath(batch, ITEMS), {"inputs": self._inputKeys(), "whole": isWhole,
+                                                     "items": np.array(ids).tolist()})
         return batch
 
     def _closeInputs(self):
@@ -178,18 +199,38 @@ class Siamese2DProtStreamingBase(ProtStreamingBase, Siamese2DProtBase):
                 if not published[batch] or self._record(batch).get("results", {}).get("failed")]
 
     def _forgetOtherInputs(self):
-        """Start from nothing when the inputs of the batches were others than those of now."""
-        if any(readReport(self.getInputPath(batch, ITEMS))["inputs"] != self._inputNames()
-               for batch in self.getBatches()):
-            cleanPath(self.getInputPath(), self.getStagePath())
+        """Start from nothing when the inputs of the batches were others than those of now, or were made anew since."""
+        if any(self._inputsOf(batch) != self._inputKeys() for batch in self.getBatches()):
+            self._forgetBatches()
+
+    def _forgetBatches(self):
+        cleanPath(self.getInputPath(), self.getStagePath())
+
+    def _refuseOtherInputs(self):
+        """Stop when an input was made anew while this protocol works: its items are others, with the same ids."""
+        now = self._inputKeys()
+        # All batches were made of what the first one was made of.
+        changed = [name for batch in self.getBatches()[:1] for name, made in self._inputsOf(batch)
+                   if made and [name, made] not in now]
+        if changed:
+            raise ValidationException(
+                f"{', '.join(changed)}: made anew while this protocol worked: the protocol that makes it was started "
+                "from its beginning, or went on with other parameters. What came out here is of the former items, and "
+                "nothing is added to it. Continue this protocol when the new items are there: it then begins anew with "
+                "them.")
+
+    def _inputsOf(self, batch):
+        return readReport(self.getInputPath(batch, ITEMS))["inputs"]
+
+    def _inputKeys(self):
+        """What tells the inputs from others: which they are, and when those were made that grow."""
+        names = [[pointer.getUniqueId(), None] for _, pointer in self.iterInputPointers()]
+        return names + [[items.getFileName(), madeAt(items)] for items in self._growingInputs()]
 
     def _resultArguments(self, batch):
         """What the result depends on beside the batch's tables."""
         arguments = [str(argument) for argument in self._batchArguments(batch)]
         return {"arguments": arguments, "seed": self.getAttributeValue("seed", 0)}
-
-    def _inputNames(self):
-        return [pointer.getUniqueId() for _, pointer in self.iterInputPointers()]
 
     def _record(self, batch):
         return readReport(self.getStagePath(batch, RECORD))
@@ -278,7 +319,7 @@ class Siamese2DProtWaitingBase(Siamese2DProtBase):
     # --------------------------- UTILS functions ---------------------------------------
     def _waitedFor(self):
         # Whether it grows is asked before its items are counted.
-        return ((items, number, isGrowing(items)) for items, number in self._awaited())
+        return ((items, number, mayGrow(items, self)) for items, number in self._awaited())
 
     def _inputKey(self):
         growing = any(isOpen(pointer.get()) for _, pointer in self.iterInputPointers())

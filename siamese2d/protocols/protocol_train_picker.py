@@ -142,7 +142,7 @@ class Siamese2DProtTrainPicker(Siamese2DProtWaitingBase):
         """A wrong pixel size shows as particles outside of the images."""
         width, height, _ = micrographs.getDim()
         errors = validateDiameter("Particle diameter", self.getDiameter(), micrographs) if self.getDiameter() else []
-        if errors:
+        if errors or not labels.arePlaced():
             return errors
         scale = labels.getPixelSize() / micrographs.getSamplingRate()
         farthestX, farthestY = labels.farthestPosition()

@@ -3,6 +3,7 @@
 import glob
 import hashlib
 import os
+import re
 import signal
 import time
 
@@ -19,6 +20,7 @@ from siamese2d.tests.layer import ProjectTest, SetAssertions, simulateMicrograph
 
 PIXEL, DIAMETER = 8.0, 180.0
 PATIENCE = 120
+RUNNER = re.compile("pw_(protocol|schedule)_run.py")
 
 
 class TestKilled(ProjectTest, SetAssertions):
@@ -87,7 +89,8 @@ class TestKilled(ProjectTest, SetAssertions):
         folder = protocol.getStagePath()
         for process in psutil.process_iter(["cmdline"]):
             command = process.info["cmdline"] or []
-            if any(part.startswith(folder) for part in command) and any(part.endswith(ENGINE_PROGRAM) for part in command):
+            here = any(part.startswith(folder) for part in command)
+            if here and any(part.endswith(ENGINE_PROGRAM) for part in command):
                 return process
         return None
 
@@ -142,14 +145,14 @@ class TestTwoProjects(ProjectTest):
 
 
 def waitForEnd(project):
-    """Wait until no protocol of a project runs.
+    """Wait until no protocol of a project runs or is scheduled.
 
     Asking the project for the status before that can take a process that has just finished for one that died.
     """
     start = time.monotonic()
     while time.monotonic() - start < PATIENCE:
         commands = (" ".join(process.info["cmdline"] or []) for process in psutil.process_iter(["cmdline"]))
-        if not any("pw_protocol_run.py" in command and project.path in command for command in commands):
+        if not any(project.path in command and RUNNER.search(command) for command in commands):
             return
         time.sleep(0.1)
     raise TimeoutError(f"a protocol of {project.path} still runs after {PATIENCE} s")

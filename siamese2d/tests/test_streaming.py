@@ -1,8 +1,10 @@
 """Protocols that work while their inputs grow: a running chain that is fed, killed and continued, and its parts."""
 
 import glob
+import json
 import os
 import shutil
+import sqlite3
 import threading
 import time
 from unittest import mock
@@ -10,18 +12,22 @@ from unittest import mock
 import mrcfile
 import numpy as np
 import psutil
+import pyworkflow
 
 from pwem.objects import Particle, SetOfAverages, SetOfClasses2D, SetOfCoordinates, SetOfMicrographs, SetOfParticles
 from pwem.protocols import ProtImportMicrographs
+from pyworkflow.exceptions import ValidationException
 from pyworkflow.object import Pointer, Set
 from pyworkflow.protocol import MODE_RESUME
 
 from siamese2d import convert
 from siamese2d.constants import ATTR_CLASS_SIZE, ATTR_SCORE
 from siamese2d.convert import exactPosition
+from siamese2d.labels import Labels
 from siamese2d.protocols import (Siamese2DProtAssign, Siamese2DProtClassify, Siamese2DProtExtract,
                                  Siamese2DProtImportCoordinates, Siamese2DProtNormalize, Siamese2DProtPick,
-                                 Siamese2DProtTrainPicker, protocol_streaming_base)
+                                 Siamese2DProtPickUnlabeled, Siamese2DProtTrainPicker, protocol_streaming_base)
+from siamese2d.protocols.protocol_extract import EDGES
 from siamese2d.protocols.protocol_streaming_base import FEWEST_THREADS, GROWING, PUBLISHED
 from siamese2d.protocols.protocol_train_picker import NETWORKS
 from siamese2d.star import readTable, writeTables
@@ -31,12 +37,14 @@ from siamese2d.tests.test_resume import waitForEnd
 from siamese2d.viewers.class_files import count_unassigned, read_classes, read_particle_classes
 from siamese2d.viewers.run_files import RunFolder
 
-PIXEL, SIZE, MICROGRAPHS, DIAMETER, BOX = 8.0, 320, 6, 180.0, 34
+PIXEL, SIZE, MICROGRAPHS, DIAMETER, BOX = 8.0, 320, 8, 180.0, 34
+# Whatever may be a particle, wherever it lies: assign begins with 500.
+PICKING, EXTRACTION = {"threshold": 0.0}, {"boxSize": BOX, "edge": EDGES.index("pad")}
 PATIENCE = 180
 
 
 class TestChain(ChainTest, SetAssertions):
-    """Micrographs arrive in three bunches, the last with a damaged one; one protocol is killed, another one stopped."""
+    """Micrographs arrive in three bunches, the last with a damaged one; one protocol is killed, two are stopped."""
 
     settings = dict(micrographs=MICROGRAPHS, size=SIZE, pixel_size=PIXEL, diameter=DIAMETER, labels=30, species=1,
                     particles_per_micrograph=25, snr=1.0)
@@ -44,10 +52,10 @@ class TestChain(ChainTest, SetAssertions):
     # --------------------------- what the stream starts from ---------------------------
     def _run_micrographs(self):
         folder = os.path.join(self.simulation, "micrographs")
-        damaged = os.path.join(folder, "simulated_007.mrc")
-        shutil.copy(os.path.join(folder, "simulated_006.mrc"), damaged)
+        damaged = os.path.join(folder, "simulated_009.mrc")
+        shutil.copy(os.path.join(folder, "simulated_008.mrc"), damaged)
         protocol = self.run_(ProtImportMicrographs, filesPath=folder, filesPattern="*.mrc", samplingRate=PIXEL)
-        os.truncate(protocol.outputMicrographs[7].getFileName(), 4096)
+        os.truncate(protocol.outputMicrographs[9].getFileName(), 4096)
         return protocol
 
     def _run_labels(self):
@@ -81,34 +89,36 @@ class TestChain(ChainTest, SetAssertions):
         """Returns the last protocol of the chain; all of them are kept in `chain`."""
         chain = type(self).chain = {}
         self.stage("averages")
-        self.feed(1, 2)
+        self.feed(1, 2, 3, 4, 5)
         chain["normalize"] = self.start(Siamese2DProtNormalize, smallestBatch=2,
                                         inputMicrographs=(self.stage("micrographs"), "outputGrowing"))
         chain["pick"] = self.start(Siamese2DProtPick, inputMicrographs=(chain["normalize"], "outputMicrographs"),
-                                   inputPicker=(self.stage("picker"), "outputPicker"))
+                                   inputPicker=(self.stage("picker"), "outputPicker"), **PICKING)
         chain["extract"] = self.start(Siamese2DProtExtract, inputCoordinates=(chain["pick"], "outputCoordinates"),
-                                      boxSize=BOX)
+                                      **EXTRACTION)
         chain["assign"] = self.start(Siamese2DProtAssign, inputParticles=(chain["extract"], "outputParticles"),
                                      inputClasses=(self.stage("averages"), "outputAverages"), smallestBatch=1)
         type(self).early = {name: (protocol.getStatus(), [items.isStreamOpen() for _, items in outputsOf(protocol)])
                             for name, protocol in chain.items()}
-        self.killAll(chain["pick"])
-        self.project.stopProtocol(chain["assign"])
-        self.feed(3, 4)
-        self.resume(chain["pick"])
+        self.killAll(chain["extract"])
+        for name in ("pick", "assign"):
+            self.project.stopProtocol(chain[name])
+        self.feed(6, 7)
+        # At once: those that follow find the outputs before them still closed.
+        for name in ("pick", "extract", "assign"):
+            self.resume(chain[name])
         self.waitForBatches(chain["extract"], 2)
-        self.resume(chain["assign"])
-        self.feed(5, 6, 7, last=True)
+        self.feed(8, 9, last=True)
         waitForEnd(self.project)
         for protocol in chain.values():
             self.project._updateProtocol(protocol)
             self.assertFinished(protocol)
         return chain["assign"]
 
-    def feed(self, *numbers, last=False):
+    def feed(self, *numbers, last=False, output="outputGrowing"):
         """Let micrographs arrive; the set is closed with the last ones."""
         imported = self.stage("micrographs")
-        path = imported._getPath("growing.sqlite")
+        path = imported._getPath(f"{output}.sqlite")
         growing = SetOfMicrographs(filename=path)
         growing.copyInfo(imported.outputMicrographs)
         growing.enableAppend()
@@ -117,8 +127,8 @@ class TestChain(ChainTest, SetAssertions):
         growing.setStreamState(Set.STREAM_CLOSED if last else Set.STREAM_OPEN)
         growing.write()
         growing.close()
-        if not imported.hasAttribute("outputGrowing"):
-            self.addOutput(imported, outputGrowing=growing)
+        if not imported.hasAttribute(output):
+            self.addOutput(imported, **{output: growing})
 
     def addOutput(self, protocol, **outputs):
         protocol._defineOutputs(**outputs)
@@ -152,6 +162,29 @@ class TestChain(ChainTest, SetAssertions):
             self.assertLess(time.monotonic(), end, f"{protocol.getClassName()}: waited in vain for batch {number}")
             time.sleep(0.2)
 
+    # --------------------------- an input that is made anew ----------------------------
+    def testInputMadeAnewIsNoticed(self):
+        """Items of two sets are never mixed: the protocol says what happened, and begins anew when it is continued."""
+        self.feed(1, 2, output="outputAgain")
+        protocol = self.start(Siamese2DProtNormalize, smallestBatch=1,
+                              inputMicrographs=(self.stage("micrographs"), "outputAgain"))
+        os.remove(protocol.inputMicrographs.get().getFileName())
+        # Scipion notes whole seconds.
+        time.sleep(1.1)
+        self.feed(3, output="outputAgain")
+        waitForEnd(self.project)
+        self.project._updateProtocol(protocol)
+        self.assertTrue(protocol.isFailed())
+        self.assertIn("outputAgain.sqlite: made anew", protocol.getErrorMessage())
+        self.assertEqual([mic.getObjId() for mic in protocol.outputMicrographs], [1, 2])
+        protocol.outputMicrographs.close()
+        self.feed(4, last=True, output="outputAgain")
+        self.resume(protocol, wait=True)
+        self.project._updateProtocol(protocol)
+        self.assertFinished(protocol)
+        self.assertSet(protocol.outputMicrographs, size=2)
+        self.assertEqual([mic.getObjId() for mic in protocol.outputMicrographs], [3, 4])
+
     # --------------------------- while it ran ------------------------------------------
     def testOutputsGrowWhileTheProtocolsRun(self):
         self.stage("stream")
@@ -167,7 +200,7 @@ class TestChain(ChainTest, SetAssertions):
         self.stage("stream")
         micrographs = self.chain["normalize"].outputMicrographs
         self.assertSet(micrographs, size=MICROGRAPHS, pixelSize=PIXEL)
-        self.assertEqual([mic.getObjId() for mic in micrographs], [1, 2, 3, 4, 5, 6])
+        self.assertEqual([mic.getObjId() for mic in micrographs], list(range(1, MICROGRAPHS + 1)))
         coordinates, particles = self.chain["pick"].outputCoordinates, self.chain["extract"].outputParticles
         self.assertSet(coordinates)
         self.assertSet(particles, pixelSize=PIXEL, dimensions=(BOX, BOX))
@@ -180,9 +213,9 @@ class TestChain(ChainTest, SetAssertions):
     def testDamagedMicrographIsReportedAndLeftOut(self):
         self.stage("stream")
         summary = " ".join(self.chain["normalize"].summary())
-        self.assertIn("6 micrographs normalized", summary)
+        self.assertIn(f"{MICROGRAPHS} micrographs normalized", summary)
         self.assertIn("1 micrographs failed", summary)
-        self.assertIn("simulated_007", summary)
+        self.assertIn("simulated_009", summary)
         for protocol in self.chain.values():
             self.assertNotIn("not ready", " ".join(protocol.summary()))
             self.assertNotIn("growing", " ".join(protocol.summary()))
@@ -200,7 +233,7 @@ class TestChain(ChainTest, SetAssertions):
         """And continued with another threshold, micrographs are not scored again, but all picks are replaced."""
         self.stage("stream")
         whole = self.run_(Siamese2DProtPick, inputMicrographs=(self.chain["normalize"], "outputMicrographs"),
-                          inputPicker=(self.stage("picker"), "outputPicker"))
+                          inputPicker=(self.stage("picker"), "outputPicker"), **PICKING)
         self.assertFinished(whole)
         self.assertEqual(len(whole.getBatches()), 1)
         self.assertEqual(self.picksOf(whole), self.picksOf(self.chain["pick"]))
@@ -221,7 +254,8 @@ class TestChain(ChainTest, SetAssertions):
 
     def testParticlesAreThoseOfTheClosedSet(self):
         self.stage("stream")
-        whole = self.run_(Siamese2DProtExtract, inputCoordinates=(self.chain["pick"], "outputCoordinates"), boxSize=BOX)
+        whole = self.run_(Siamese2DProtExtract, inputCoordinates=(self.chain["pick"], "outputCoordinates"),
+                          **EXTRACTION)
         self.assertFinished(whole)
         self.assertEqual(len(whole.getBatches()), 1)
         self.assertEqual([self.describe(particle) for particle in whole.outputParticles],
@@ -239,10 +273,10 @@ class TestChain(ChainTest, SetAssertions):
         self.assertFinished(whole)
         one, other = self.placesOf(whole), self.placesOf(self.chain["assign"])
         common = set(one) & set(other)
-        self.assertGreater(len(common), 0.95 * max(len(one), len(other)))
-        # The noise is measured on the first batch, which is far too small for that here: some particles change their class.
+        # What fits nowhere is told from the usual: the later batches are too small for that.
+        self.assertGreater(len(common), 0.8 * max(len(one), len(other)))
         same = [item for item in common if one[item][0] == other[item][0]]
-        self.assertGreater(len(same), 0.7 * len(common))
+        self.assertGreater(len(same), 0.9 * len(common))
         moved = [np.hypot(*np.subtract(one[item][1], other[item][1])) for item in same]
         self.assertLess(np.median(moved), PIXEL / 2)
         for protocol in (whole, self.chain["assign"]):
@@ -262,7 +296,7 @@ class TestChain(ChainTest, SetAssertions):
         chain = {name: RunFolder(protocol.getStagePath()) for name, protocol in self.chain.items()}
         records = chain["normalize"].read_records("normalization.json", "micrographs")
         self.assertEqual(sorted(record["name"] for record in records if record["status"] == "finished"),
-                         [f"simulated_00{number}" for number in range(1, 7)])
+                         [f"simulated_00{number}" for number in range(1, MICROGRAPHS + 1)])
         for record in records:
             self.assertEqual(os.path.exists(chain["normalize"].file("micrographs", f"{record['name']}.mrc")),
                              record["status"] == "finished")
@@ -352,18 +386,6 @@ class TestForm(FolderTest):
         protocol.numberOfThreads.set(FEWEST_THREADS)
         self.assertEqual(protocol._validateStreaming(), [])
 
-    def testNewAveragesNeedAllParticles(self):
-        particles = self.makeParticles()
-        particles.setStreamState(Set.STREAM_OPEN)
-        averages = SetOfAverages(filename="averages.sqlite")
-        averages.setSamplingRate(3.0)
-        particle = next(particles.iterItems()).clone()
-        averages.append(particle)
-        averages.write()
-        protocol = Siamese2DProtAssign(inputParticles=particles, inputClasses=averages, newAverages=True)
-        protocol.workingDir.set(self.folder)
-        self.assertIn("New averages", protocol._validateInputs()[0])
-
 
 class TestBatches(FolderTest):
     """Which items a batch takes."""
@@ -395,6 +417,18 @@ class TestBatches(FolderTest):
             self.assertEqual(take([], True), [5, 6])
             self.assertEqual(take([], False), [5, 6, 7, 8, 9])
 
+    def testFirstBatchOfAssign(self):
+        """The noise is measured on it: it waits for more particles than those that follow."""
+        particles = self.makeParticles(9)
+        protocol = Siamese2DProtAssign(inputParticles=particles, smallestBatch=2)
+        protocol.workingDir.set(self.folder)
+        take = lambda taken, growing=True: len(protocol._newItems(np.array(taken, dtype=int), growing))
+        with mock.patch.object(Siamese2DProtAssign, "FIRST_BATCH", 8):
+            self.assertEqual(take([]), 9)
+        self.assertEqual(take([]), 0)
+        self.assertEqual(take([], growing=False), 9)
+        self.assertEqual(take([2, 5]), 7)
+
     def testOtherInputStartsFromNothing(self):
         micrographs = self.makeMicrographs(2)
         protocol = Siamese2DProtNormalize(inputMicrographs=micrographs)
@@ -403,8 +437,30 @@ class TestBatches(FolderTest):
         self.assertEqual((protocol.getBatches(), protocol.countTaken()), (["batch_00001"], 2))
         protocol._forgetOtherInputs()
         self.assertEqual(protocol.getBatches(), ["batch_00001"])
-        with mock.patch.object(protocol, "_inputNames", return_value=["another"]):
+        with mock.patch.object(protocol, "_inputKeys", return_value=[["another", None]]):
             protocol._forgetOtherInputs()
+        self.assertEqual(protocol.getBatches(), [])
+
+    def testInputMadeAnew(self):
+        micrographs = self.makeMicrographs(3)
+        protocol = Siamese2DProtNormalize(inputMicrographs=micrographs)
+        protocol.workingDir.set(self.folder)
+        protocol._makeBatch([5, 6])
+        append(SetOfMicrographs, micrographs, 20, 21)
+        protocol._refuseOtherInputs()
+        protocol._forgetOtherInputs()
+        self.assertEqual(protocol.getBatches(), ["batch_00001"])
+        with sqlite3.connect(micrographs.getFileName()) as connection:
+            connection.execute("UPDATE Objects SET creation = datetime(creation, '+1 hours')")
+        with self.assertRaisesRegex(ValidationException, "set0.sqlite: made anew"):
+            protocol._refuseOtherInputs()
+        os.remove(micrographs.getFileName())
+        with self.assertRaisesRegex(ValidationException, "set0.sqlite: made anew"):
+            protocol._refuseOtherInputs()
+        self.assertFalse(protocol._mayGrow(protocol._takenItems()))
+        self.assertEqual(list(protocol._newItems(np.array([], dtype=int), growing=False)), [])
+        self.assertFalse(os.path.exists(micrographs.getFileName()))
+        protocol._forgetOtherInputs()
         self.assertEqual(protocol.getBatches(), [])
 
     def testBatchWithoutItsListIsNone(self):
@@ -415,6 +471,82 @@ class TestBatches(FolderTest):
         os.remove(protocol.getInputPath("batch_00001", "items.json"))
         self.assertEqual(len(protocol._takenItems()), 0)
         self.assertEqual(protocol._makeBatch([5, 6]), "batch_00001")
+
+
+class TestNewAverages(FolderTest):
+    """Averages of the new members need all of them: what came in parts is done once more when all are there."""
+
+    def testPartsAreJoinedAtTheEnd(self):
+        particles = self.makeParticles(4)
+        append(SetOfParticles, particles, 20)
+        protocol = self.protocol(particles)
+        news = iter([(21, 22), (23,), ()])
+
+        def arrive(_):
+            ids = next(news)
+            append(SetOfParticles, particles, *ids, state=Set.STREAM_OPEN if ids else Set.STREAM_CLOSED)
+
+        made = self.generate(protocol, arrive)
+        first = [2, 5, 8, 11, 20]
+        self.assertEqual(made, [(first, False), ([21, 22], False), ([23], False), (first + [21, 22, 23], True)])
+        self.assertEqual(protocol.getBatches(), ["batch_00001"])
+        # Continued, nothing is left to do.
+        self.assertEqual(self.generate(protocol, arrive), [])
+
+    def testClosedInputIsOneBatch(self):
+        self.assertEqual(self.generate(self.protocol(self.makeParticles(2)), None), [([2, 5], True)])
+
+    def protocol(self, particles):
+        protocol = Siamese2DProtAssign(inputParticles=particles, inputClasses=particles, newAverages=True,
+                                       smallestBatch=1)
+        protocol.workingDir.set(self.folder)
+        return protocol
+
+    def generate(self, protocol, arrive):
+        """Items of the batches that are made, and whether new averages are asked for."""
+        made = []
+
+        def process(batch, _):
+            made.append((protocol._items(batch), "--new-averages" in protocol._batchArguments(batch)))
+            with open(protocol.getInputPath(batch, PUBLISHED), "w") as file:
+                json.dump(protocol._resultArguments(batch), file)
+
+        with mock.patch.multiple(protocol, _insertBatch=process, _insertFunctionStep=mock.DEFAULT), \
+                mock.patch.object(Siamese2DProtAssign, "FIRST_BATCH", 1), \
+                mock.patch.object(protocol_streaming_base.time, "sleep", arrive):
+            protocol.stepsGeneratorStep()
+        return made
+
+
+class TestScheduled(ChainTest, SetAssertions):
+    """A whole chain is scheduled before anything has run: no protocol knows yet what the others will make."""
+
+    settings = dict(micrographs=2, size=320, pixel_size=PIXEL, diameter=DIAMETER, labels=10, species=1,
+                    particles_per_micrograph=25, snr=1.0)
+
+    def _run_micrographs(self):
+        return self.run_(ProtImportMicrographs, filesPath=os.path.join(self.simulation, "micrographs"),
+                         filesPattern="*.mrc", samplingRate=PIXEL)
+
+    def testChain(self):
+        normalize = self.prepare(Siamese2DProtNormalize,
+                                 inputMicrographs=(self.stage("micrographs"), "outputMicrographs"))
+        self.project.saveProtocol(normalize)
+        pick = self.prepare(Siamese2DProtPickUnlabeled, inputMicrographs=(normalize, "outputMicrographs"),
+                            diameter=DIAMETER)
+        self.project.saveProtocol(pick)
+        extract = self.prepare(Siamese2DProtExtract, inputCoordinates=(pick, "outputCoordinates"))
+        self.project.saveProtocol(extract)
+        self.assertTrue(extract.validate())
+        script = pyworkflow.getScheduleScript()
+        with mock.patch.object(pyworkflow, "getScheduleScript", return_value=f"{script} --sleep_time 1"):
+            for protocol in (normalize, pick, extract):
+                self.project.scheduleProtocol(protocol)
+        waitForEnd(self.project)
+        for protocol in (normalize, pick, extract):
+            self.project._updateProtocol(protocol)
+            self.assertFinished(protocol)
+        self.assertSet(extract.outputParticles)
 
 
 class TestSets(FolderTest, SetAssertions):
@@ -438,6 +570,25 @@ class TestSets(FolderTest, SetAssertions):
         self.assertTrue(micrographs.isStreamOpen())
         self.assertFalse(isGrowing(micrographs))
         self.assertEqual(list(itemIds(micrographs)), [5, 6, 15, 20])
+
+    def testCoordinatesWithoutTheirMicrographs(self):
+        """As a protocol sees them before the one that makes the micrographs has run."""
+        micrographs = self.makeMicrographs(1)
+        coordinates = self.makeCoordinates(micrographs, [(0, 10, 10)])
+        coordinates._micrographsPointer.set(None)
+        labels = Labels(coordinates)
+        self.assertFalse(labels.arePlaced())
+        self.assertIsNone(labels.getDiameter())
+        picker = Siamese2DProtTrainPicker(inputMicrographs=micrographs, inputCoordinates=coordinates, diameter=20)
+        self.assertEqual(picker._validateInputs(), [])
+        extract = Siamese2DProtExtract(inputCoordinates=coordinates)
+        for lines in (extract._validateInputs(), extract._warnings(), extract._costWarnings(), extract._methods()):
+            self.assertEqual(lines, [])
+        for act in (labels.getPixelSize, extract.getBoxSize,
+                    lambda: convert.writeLabels("labels.star", labels, micrographs),
+                    lambda: convert.writeCoordinates("coordinates.star", coordinates, micrographs)):
+            with self.assertRaisesRegex(ValidationException, "are not there"):
+                act()
 
     def testEmptySet(self):
         empty = SetOfCoordinates(filename="empty.sqlite")
