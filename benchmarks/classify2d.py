@@ -1,16 +1,19 @@
 #!/usr/bin/env python3
 """2D classification on sets with a known truth: ours, ablations of it, clustering of pixels, of features and of published
-embeddings, RELION where installed.
+embeddings, RELION and ASPIRE where installed.
 
 The methods that assign put the particles into given classes instead (``--given``), those of another set, say.
 
 Each SET is a folder with ``particles.star``, ``particles.mrcs`` and ``truth.npz``, which holds either ``R`` (``(n, 3, 3)``,
 the last row is the viewing direction) or ``view`` (``(n, 3)``), and for mixtures ``species`` (``(n,)``). With ``--junk`` the
-highest species number is junk. Every method runs in a process of its own, so that CPU seconds and peak memory are its own.
-Prints a table and writes JSON.
+highest species number is junk. Every method runs in a process of its own, so that CPU seconds and peak memory are its own;
+the peak of a method that starts another program is at least that of this Python, some 400 MB.
+Afterwards the averages of methods that align are made anew from their poses, by one code for all, for the Fourier ring
+correlation of halves. Prints a table and writes JSON.
 """
 
 import argparse
+import importlib.util
 import os
 import shutil
 import subprocess
@@ -18,7 +21,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -27,50 +30,71 @@ from sklearn.cluster import KMeans
 from sklearn.decomposition import PCA
 from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 
-from siamese2d_engine.classify import assign_stage, assignment, engine, stage
-from siamese2d_engine.classify.inputs import DEFAULT_MASK
+from siamese2d_engine.classify import assign_stage, assignment, engine, quality, stage
+from siamese2d_engine.classify.inputs import DEFAULT_MASK, circular_mask
+from siamese2d_engine.classify.realspace import Alignment, class_averages
 from siamese2d_engine.classify.schedule import SHIFT_CYCLES, Recipe
 from siamese2d_engine.embedding.centring import find_shifts, fit_profile, shift_spectra
 from siamese2d_engine.embedding.features import invariant_features
 from siamese2d_engine.embedding.prepare import Preparation, read_spectra, soft_mask, to_images
 from siamese2d_engine.evaluate.classes import angular_spread, majority_species
+from siamese2d_engine.export.stage import RELION, export_particles
 from siamese2d_engine.io.atomic import write_json
-from siamese2d_engine.io.particles import read_particles
+from siamese2d_engine.io.particles import ctf_parameters, read_particles
 from siamese2d_engine.io.star import read_star
 from siamese2d_engine.runs import Run
 
 
-# Fine classes for each class.
-FINER = 5
 # Side of the images that features are made of, pixels.
 WORKING_BOX = 32
+# Of ASPIRE: it keeps at most so many of the two, its own defaults.
+STEERABLE_COMPONENTS, BISPECTRUM_COMPONENTS = 400, 300
+# It takes the logarithm of eigenvalues, and those that vanish make all its features noise.
+SMALLEST_EIGENVALUE = 1e-6
+
+POSE_COLUMNS = ["rlnAnglePsi", "rlnOriginXAngst", "rlnOriginYAngst"]
 
 
-def ours(star: Path, args: argparse.Namespace, folder: Path, **changed) -> np.ndarray:
-    """Labels by the stage ``classify``."""
+@dataclass(frozen=True)
+class Members:
+    """Class of each particle from 1, 0 for those that are set apart, and its pose: psi in degrees, origin in angstroms,
+    flip; None from methods that do not align."""
+
+    labels: np.ndarray
+    poses: np.ndarray | None = None
+
+
+def ours(star: Path, args: argparse.Namespace, folder: Path, **changed) -> Members:
+    """Classes by the stage ``classify``."""
     settings = stage.Settings(classes=args.classes, mirror=args.mirror, seed=args.seed, **changed)
     with Run(folder / "run", "classify", {}, [star]) as run:
         stage.classify_particles(run, star, read_particles(star), settings, None, torch.device(args.device))
-    return labels_of(folder / "run", star)
+    return members_of(folder / "run" / "particles.star", star)
 
 
-def assigned(star: Path, args: argparse.Namespace, folder: Path, **changed) -> np.ndarray:
-    """Labels by the stage ``assign``, with other constants of the search."""
+def assigned(star: Path, args: argparse.Namespace, folder: Path, **changed) -> Members:
+    """Classes by the stage ``assign``, with other constants of the search."""
     for name, value in changed.items():
         setattr(assignment, name, value)
     settings = assign_stage.Settings(mirror=args.mirror, seed=args.seed)
     with Run(folder / "run", "assign", {}, [star, args.given]) as run:
         assign_stage.assign_particles(run, star, read_particles(star), args.given, None, settings,
                                       torch.device(args.device))
-    return labels_of(folder / "run", star)
+    return members_of(folder / "run" / "particles.star", star)
 
 
-def labels_of(run: Path, star: Path) -> np.ndarray:
-    """Class of each particle; 0 for those that are set apart."""
-    table = read_star(run / "particles.star")["particles"]
-    by_place = dict(zip(table["rlnImageName"].str.rpartition("@")[0].astype(int), table["rlnClassNumber"]))
-    places = read_particles(star).table["rlnImageName"].str.rpartition("@")[0].astype(int)
-    return np.array([by_place.get(place, 0) for place in places])
+def members_of(result: Path, star: Path) -> Members:
+    """What a table of results says of the particles of `star`, which it may have in another order."""
+    table = read_star(result)["particles"].set_index("rlnImageName")
+    # A result's stack may have another path, but images keep their places in it.
+    table.index = image_places(table.index.to_series())
+    table = table.reindex(image_places(read_particles(star).table["rlnImageName"])).fillna(0)
+    flips = table.get("rlnIsFlip", np.zeros(len(table)))
+    return Members(table["rlnClassNumber"].to_numpy(int), np.column_stack([table[POSE_COLUMNS], flips]).astype(float))
+
+
+def image_places(names) -> list[int]:
+    return names.str.partition("@")[0].astype(int).tolist()
 
 
 def with_recipe(change: Callable[[Recipe, argparse.Namespace], Recipe]):
@@ -88,16 +112,21 @@ def without_balance(star, args, folder):
     return ours(star, args, folder)
 
 
-def pixels(star: Path, args: argparse.Namespace, folder: Path, components: int | None = None) -> np.ndarray:
+def clusters(vectors: np.ndarray, args: argparse.Namespace) -> Members:
+    """By k-means."""
+    return Members(KMeans(args.classes, n_init=1, random_state=args.seed).fit_predict(vectors) + 1)
+
+
+def pixels(star: Path, args: argparse.Namespace, folder: Path, components: int | None = None) -> Members:
     """k-means of the images as they are, or of their principal components."""
     particles = read_particles(star)
     rows = particles.images.read(np.arange(len(particles))).reshape(len(particles), -1)
     if components:
         rows = PCA(components, random_state=args.seed).fit_transform(rows)
-    return KMeans(args.classes, n_init=1, random_state=args.seed).fit_predict(rows) + 1
+    return clusters(rows, args)
 
 
-def invariants(star: Path, args: argparse.Namespace, folder: Path) -> np.ndarray:
+def invariants(star: Path, args: argparse.Namespace, folder: Path) -> Members:
     """k-means of steerable coefficients' moduli, which turning and mirroring leave as they are; the images are centred first."""
     particles = read_particles(star)
     preparation = Preparation.for_particles(particles, WORKING_BOX, True, None)
@@ -105,31 +134,57 @@ def invariants(star: Path, args: argparse.Namespace, folder: Path) -> np.ndarray
     spectra = shift_spectra(spectra, find_shifts(spectra, fit_profile(spectra)))
     mask = soft_mask(preparation.working_box, preparation.mask_radius)
     vectors = invariant_features(to_images(spectra) * mask).numpy()
-    return KMeans(args.classes, n_init=1, random_state=args.seed).fit_predict(vectors) + 1
+    return clusters(vectors, args)
 
 
-def embedded(star: Path, args: argparse.Namespace, folder: Path, *options: str) -> np.ndarray:
+def embedded(star: Path, args: argparse.Namespace, folder: Path, *options: str) -> Members:
     """k-means of the vectors of ``train``."""
     subprocess.run([sys.executable, "-m", "siamese2d_engine", "train", "--particles", str(star), "--out", str(folder / "train"),
                     "--seed", str(args.seed), "--threads", str(args.threads), *options], check=True)
     vectors = np.load(folder / "train" / "embeddings.npy")
-    return KMeans(args.classes, n_init=1, random_state=args.seed).fit_predict(vectors) + 1
+    return clusters(vectors, args)
 
 
-def relion(star: Path, args: argparse.Namespace, folder: Path) -> np.ndarray:
-    """RELION's 25 iterations of expectation maximisation."""
+def aspire(star: Path, args: argparse.Namespace, folder: Path) -> Members:
+    """k-means of ASPIRE's rotation invariants (bispectra of steerable principal components, Zhao & Singer 2014).
+
+    Its own result are the nearest neighbours of each particle in these, not classes. It takes particles to be centred.
+    """
+    # Not everyone has it.
+    from aspire.basis import Coef, FSPCABasis
+    from aspire.classification import RIRClass2D
+    from aspire.source import RelionSource
+
+    source = RelionSource(star)
+    if "rlnDefocusU" in read_particles(star).table:
+        source = source.phase_flip()
+    source = source.normalize_background().whiten().cache()
+    basis = FSPCABasis(source, components=STEERABLE_COMPONENTS)
+    eigenvalues = np.ravel(basis.eigvals)
+    usable = int((eigenvalues > SMALLEST_EIGENVALUE * eigenvalues.max()).sum())
+    if usable < STEERABLE_COMPONENTS:
+        basis = FSPCABasis(source, components=usable)
+    classifier = RIRClass2D(source, basis, bispectrum_components=min(BISPECTRUM_COMPONENTS, basis.components),
+                            seed=args.seed)
+    vectors, _ = classifier.bispectrum(Coef(basis, basis.spca_coef))
+    return clusters(np.column_stack([vectors.real, vectors.imag]), args)
+
+
+def relion(star: Path, args: argparse.Namespace, folder: Path) -> Members:
+    """RELION's 25 iterations of expectation maximisation, on what the stage ``export`` writes for it."""
     particles = read_particles(star)
+    with Run(folder / "export", "export", {}, [star]) as run:
+        export_particles(run, star, particles, None, RELION)
     diameter = DEFAULT_MASK * particles.box * particles.pixel_size
     ctf = ["--ctf"] if "rlnDefocusU" in particles.table else []
+    # With seed 0 the particles' order is not drawn at random.
     subprocess.run(
-        ["relion_refine", "--i", star.name, "--o", str(folder / "run"), "--K", str(args.classes), "--iter", "25",
-         "--particle_diameter", f"{diameter:.0f}", "--tau2_fudge", "2", "--flatten_solvent", "--zero_mask", "--psi_step",
-         "10", "--offset_range", "5", "--offset_step", "2", "--norm", "--scale", "--oversampling", "1", "--j",
-         str(args.threads), "--random_seed", str(args.seed), *ctf],
-        cwd=star.parent, check=True, stdout=subprocess.DEVNULL)
-    table = read_star(folder / "run_it025_data.star")["particles"]
-    by_name = dict(zip(table["rlnImageName"], table["rlnClassNumber"]))
-    return np.array([by_name[name] for name in particles.table["rlnImageName"]])
+        ["relion_refine", "--i", str(folder / "export" / "particles.star"), "--o", str(folder / "run"), "--K",
+         str(args.classes), "--iter", "25", "--particle_diameter", f"{diameter:.0f}", "--tau2_fudge", "2",
+         "--flatten_solvent", "--zero_mask", "--psi_step", "10", "--offset_range", "5", "--offset_step", "2", "--norm",
+         "--scale", "--oversampling", "1", "--j", str(args.threads), "--random_seed", str(args.seed + 1), *ctf],
+        check=True, stdout=subprocess.DEVNULL)
+    return members_of(folder / "run_it025_data.star", star)
 
 
 METHODS = {
@@ -146,13 +201,14 @@ METHODS = {
     "ours, no replacement": with_recipe(lambda recipe, args: replace(recipe, replacements=0)),
     "ours, no pruning": with_recipe(lambda recipe, args: replace(recipe, candidates=args.classes)),
     "ours, no balance": without_balance,
-    "ours, fine classes": lambda star, args, folder: ours(star, args, folder, fine_classes=FINER * args.classes),
+    "ours, no fine classes": lambda star, args, folder: ours(star, args, folder, fine_classes=0),
     "k-means on pixels": pixels,
     "k-means on 50 PCA components": lambda star, args, folder: pixels(star, args, folder, 50),
     "k-means on rotation invariants": invariants,
     "train, self-supervised": embedded,
     "train, contrastive-original": lambda star, args, folder: embedded(star, args, folder, "--preset", "contrastive-original"),
     "train, milopyp": lambda star, args, folder: embedded(star, args, folder, "--preset", "milopyp"),
+    "ASPIRE": aspire,
     "RELION": relion,
 }
 
@@ -190,11 +246,31 @@ def scores(labels: np.ndarray, truth: dict, junk: bool) -> dict:
     return result
 
 
+def mean_resolution(members: Members, star: Path) -> float | None:
+    """Resolution at which halves of a class correlate by 0.5, the median over the particles, angstroms.
+
+    The halves are particles of even and odd place, aligned by what the method knew of both: good for comparing methods.
+    """
+    if members.poses is None:
+        return None
+    whole = read_particles(star)
+    kept = np.flatnonzero(members.labels > 0)
+    particles, classes = whole.subset(kept), members.labels[kept] - 1
+    psi, x, y, flips = members.poses[kept].T
+    alignment = Alignment(classes, np.radians(psi), np.column_stack([x, y]) / particles.pixel_size, flips > 0.5)
+    mask = circular_mask(particles.box, particles.pixel_size, None)
+    averages = class_averages(particles.images, ctf_parameters(particles), alignment, classes.max() + 1, mask,
+                              particles.pixel_size, torch.device("cpu"))
+    correlation = quality.ring_correlation(*(averages.halves * mask.weights()))
+    resolutions = np.array(quality.resolution_at(correlation, particles.box, particles.pixel_size))
+    return float(np.median(resolutions[classes]))
+
+
 def measure(name: str, folder: Path, args: argparse.Namespace) -> dict:
     """Run one method in its own process."""
     with tempfile.TemporaryDirectory() as scratch:
-        output = Path(scratch) / "labels.npy"
-        command = [sys.executable, __file__, str(folder), "--single", name, "--labels", str(output), "--classes",
+        output = Path(scratch) / "members.npz"
+        command = [sys.executable, __file__, str(folder), "--single", name, "--members", str(output), "--classes",
                    str(args.classes), "--seed", str(args.seed), "--threads", str(args.threads), "--device", args.device,
                    "--mirror" if args.mirror else "--no-mirror", *(["--given", str(args.given)] if args.given else [])]
         started = time.monotonic()
@@ -202,11 +278,14 @@ def measure(name: str, folder: Path, args: argparse.Namespace) -> dict:
         _, status, usage = os.wait4(process.pid, 0)
         if status:
             return {"method": name, "set": folder.name, "error": f"exit status {os.waitstatus_to_exitcode(status)}"}
-        truth = dict(np.load(folder / "truth.npz"))
+        elapsed = time.monotonic() - started
+        found = dict(np.load(output))
+        truth, members = dict(np.load(folder / "truth.npz")), Members(found["labels"], found.get("poses"))
         return {
             "method": name, "set": folder.name, "K": args.classes, "seed": args.seed,
-            **scores(np.load(output), truth, args.junk),
-            "cpu_seconds": usage.ru_utime + usage.ru_stime, "wall_seconds": time.monotonic() - started,
+            **scores(members.labels, truth, args.junk),
+            "resolution": mean_resolution(members, folder / "particles.star"),
+            "cpu_seconds": usage.ru_utime + usage.ru_stime, "wall_seconds": elapsed,
             "peak_mb": usage.ru_maxrss / 1024,
         }
 
@@ -214,7 +293,19 @@ def measure(name: str, folder: Path, args: argparse.Namespace) -> dict:
 def run_single(folder: Path, args: argparse.Namespace) -> None:
     torch.set_num_threads(args.threads)
     with tempfile.TemporaryDirectory() as scratch:
-        np.save(args.labels, METHODS[args.single](folder / "particles.star", args, Path(scratch)))
+        members = METHODS[args.single](folder / "particles.star", args, Path(scratch))
+    poses = {} if members.poses is None else {"poses": members.poses}
+    np.savez(args.members, labels=members.labels, **poses)
+
+
+def not_installed() -> dict[str, str]:
+    """Methods that can't run here, with the reason."""
+    missing = {}
+    if not shutil.which("relion_refine"):
+        missing["RELION"] = "relion_refine is not on the path"
+    if importlib.util.find_spec("aspire") is None:
+        missing["ASPIRE"] = "this Python has no package aspire"
+    return missing
 
 
 def table_row(result: dict) -> str:
@@ -222,8 +313,10 @@ def table_row(result: dict) -> str:
         return f"{result['set']:8} {result['method']:32} {result['error']}"
     extra = "".join(f" {key} {result[key]:.3f}" for key in ("purity", "NMI", "ARI", "junk_recall", "junk_precision")
                     if key in result)
+    resolution = "    -" if result["resolution"] is None else f"{result['resolution']:5.1f}"
     return (f"{result['set']:8} {result['method']:32} K {result['K']:3} seed {result['seed']} | spread {result['spread']:5.1f} "
-            f"modulo mirror {result['spread_mirror']:5.1f} | classes {result['classes']:3} smallest {result['smallest']:4} "
+            f"modulo mirror {result['spread_mirror']:5.1f} | FRC 0.5 {resolution} A | "
+            f"classes {result['classes']:3} smallest {result['smallest']:4} "
             f"apart {result['set_apart']:4} | "
             f"CPU {result['cpu_seconds']:6.1f} s wall {result['wall_seconds']:6.1f} s peak {result['peak_mb']:5.0f} MB{extra}")
 
@@ -242,7 +335,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, default=Path("classify2d.json"))
     parser.add_argument("--verbose", action="store_true", help="show what the methods print")
     parser.add_argument("--single", help=argparse.SUPPRESS)
-    parser.add_argument("--labels", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--members", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--seed", type=int, default=0, help=argparse.SUPPRESS)
     args = parser.parse_args()
     args.given = args.given and args.given.resolve()
@@ -251,11 +344,12 @@ def main() -> None:
     if args.single:
         run_single(args.sets[0].resolve(), args)
         return
+    missing = not_installed()
     results = []
     for folder in args.sets:
         for name in args.methods:
-            if name == "RELION" and not shutil.which("relion_refine"):
-                print(f"{folder.name:8} RELION: relion_refine is not on the path", flush=True)
+            if name in missing:
+                print(f"{folder.name:8} {name}: {missing[name]}", flush=True)
                 continue
             for args.seed in args.seeds:
                 results.append(measure(name, folder.resolve(), args))

@@ -1,11 +1,14 @@
 """Particles and classes to other programs and back: nothing lost, and their averages are the classes.
 
-What comes out is read by the converters of the plugins of RELION and cryoSPARC where these are installed.
+What comes out is read by the converters of the plugins of RELION and cryoSPARC, and averaged by RELION itself, where
+these are installed.
 """
 
 import importlib.util
 import json
 import os
+import shutil
+import subprocess
 import unittest
 
 import mrcfile
@@ -44,6 +47,8 @@ north 1 300.0 2.7 0.1 0.12 0.0 1.7 64
 south 2 300.0 2.7 0.1 -0.3 0.25 1.7 64
 """
 NUMBER = 12
+# Plugins of the templates' protocols, by how the names of their classes begin; all others are always there.
+PLUGINS = {"ProtRelion": "relion", "ProtCryoSparc": "cryosparc2"}
 
 
 def poses():
@@ -231,6 +236,27 @@ class TestRelion(RoundTripTest):
         self.assertEqual([row["rlnBeamTiltY"] for row in readTable("back.star", "optics")], ["0.000000", "0.250000"])
 
 
+class TestRelionItself(RoundTripTest):
+    """With RELION's programs on the path."""
+
+    def testItMovesParticlesToTheirClasses(self):
+        program = shutil.which("relion_stack_create")
+        if program is None:
+            raise unittest.SkipTest("RELION's relion_stack_create is not on the path")
+        star = os.path.join(self.export("relion"), "particles.star")
+        subprocess.run([program, "--i", star, "--o", "moved", "--apply_transformation"], check=True,
+                       capture_output=True)
+        moved, averages = mrcfile.read("moved.mrcs"), mrcfile.read(os.path.join("relion", "classes.mrcs"))
+        # RELION may sort particles; the moved ones are named in its own table.
+        rows = list(readTable("moved.star", "particles"))
+        numbers = np.array([int(row["rlnClassNumber"]) for row in rows])
+        places = np.array([int(row["rlnImageName"].partition("@")[0]) - 1 for row in rows])
+        self.assertEqual(sorted(set(numbers)), [1, 2, 3, 4])
+        for number in set(numbers):
+            average = moved[places[numbers == number]].mean(axis=0)
+            self.assertGreater(correlation(average, averages[number - 1]), 0.98, number)
+
+
 class TestCryosparc(RoundTripTest):
     """With scipion-em-cryosparc2 and cryosparc-tools beside."""
 
@@ -318,18 +344,32 @@ class TestTemplates(pwtests.BaseTest):
     @classmethod
     def setUpClass(cls):
         pwtests.setupTestProject(cls)
-        plugin = pwem.Domain.getPlugins()["siamese2d"]._pluginInstance
-        cls.templates = {template.name: template for template in plugin.getTemplates()}
 
-    def load(self, name, **values):
-        """Protocols that the project gets, by their numbers in the file."""
-        template = self.templates[name]
+    @staticmethod
+    def templates():
+        """By name; new ones each time, because they are filled in only once."""
+        plugin = pwem.Domain.getPlugins()["siamese2d"]._pluginInstance
+        return {template.name: template for template in plugin.getTemplates()}
+
+    def write(self, name, **values):
+        """Path of a template's workflow with these values of its fields."""
+        template = self.templates()[name]
         template.replaceEnvVariables()
         template.parseContent()
         for alias, value in values.items():
             self.assertEqual(template.setParamValue(alias, value), 1, alias)
         path = template.createTemplateFile()
         self.addCleanup(os.remove, path)
+        return path
+
+    def entries(self, name, **values):
+        """Protocols as the workflow lists them."""
+        with open(self.write(name, **values)) as workflow:
+            return json.load(workflow)
+
+    def load(self, name, **values):
+        """Protocols that the project gets, by their numbers in the file."""
+        path = self.write(name, **values)
         loaded = self.proj.loadProtocols(path)
         with open(path) as workflow:
             self.listed = json.load(workflow)
@@ -351,10 +391,39 @@ class TestTemplates(pwtests.BaseTest):
                 else:
                     self.assertEqual(str(attribute.get()), str(attribute._convertValue(value)), name)
 
-    def testEachHasADescriptionAndKnownProtocols(self):
-        self.assertEqual(sorted(self.templates), self.NAMES)
-        for template in self.templates.values():
+    def testEachHasADescription(self):
+        self.assertEqual(sorted(self.templates()), self.NAMES)
+        for template in self.templates().values():
             self.assertIn("classified", template.description)
+
+    def testEachProtocolHasTheParametersOfTheTemplate(self):
+        protocols = pwem.Domain.getProtocols()
+        for name in self.NAMES:
+            for entry in self.entries(name):
+                className = entry["object.className"]
+                plugin = next((plugin for start, plugin in PLUGINS.items() if className.startswith(start)), None)
+                if plugin and importlib.util.find_spec(plugin) is None:
+                    continue
+                self.assertIn(className, protocols, name)
+                protocol = self.newProtocol(protocols[className])
+                for parameter in entry:
+                    if not parameter.startswith("object."):
+                        self.assertIsNotNone(protocol.getParam(parameter), f"{name}: {className}.{parameter}")
+
+    def testEachInputIsAnOutputOfAnEarlierProtocol(self):
+        protocols = pwem.Domain.getProtocols()
+        for name in self.NAMES:
+            before = {}
+            for entry in self.entries(name):
+                for parameter, value in entry.items():
+                    number, dot, output = value.partition(".") if isinstance(value, str) else ("", "", "")
+                    if dot and output.startswith("output"):
+                        where = f"{name}: {entry['object.className']}.{parameter}"
+                        self.assertIn(number, before, where)
+                        known = getattr(protocols.get(before[number]), "_possibleOutputs", None)
+                        if known:
+                            self.assertIn(output, _outputNames(known), where)
+                before[entry["object.id"]] = entry["object.className"]
 
     def testMicrographsToClasses(self):
         protocols = self.load("micrographs_to_classes", folder=self.proj.path, pixel="2.5", diameter="120",
@@ -378,6 +447,11 @@ def _asRelionPluginReads(particle):
     """psi and origins in angstroms of the matrix that these plugins make of a row: [R(psi) | origin]."""
     matrix = particle.getTransform().getMatrix()
     return np.rad2deg(np.arctan2(matrix[1, 0], matrix[0, 0])), matrix[0, 3] * PIXEL, matrix[1, 3] * PIXEL
+
+
+def _outputNames(possible):
+    """Names of the outputs that a protocol declares, as an enumeration or a dictionary."""
+    return set(possible) if isinstance(possible, dict) else {output.name for output in possible}
 
 
 def _require(plugin):

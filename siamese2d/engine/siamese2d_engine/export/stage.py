@@ -61,7 +61,8 @@ def export_particles(run: Run, source: Path, particles: ParticleSet, classes: Pa
 
 def export_micrographs(run: Run, micrographs: MicrographSet, program: str) -> None:
     """Write micrographs: ``micrographs.star``, or ``micrographs.cs`` and ``micrographs.csg``."""
-    tables = micrograph_tables(micrographs, micrographs.paths, micrographs.pixel_sizes)
+    paths = [path.absolute() for path in micrographs.paths]
+    tables = micrograph_tables(micrographs, paths, micrographs.pixel_sizes)
     if program == RELION:
         write_star(run.path("micrographs.star"), tables)
     else:
@@ -96,12 +97,14 @@ def _write_autopick(run: Run, groups: list[pd.DataFrame], micrographs: Micrograp
         names.append(run.path("coordinates", f"{stem_of(path.name)}.star"))
         write_star(names[-1], {"": rows.drop(columns=[NAME])})
     write_star(run.path("coordinates.star"), {"coordinate_files": pd.DataFrame({
-        NAME: [str(path) for path in micrographs.paths], "rlnMicrographCoordinates": [str(name) for name in names]})})
+        NAME: [str(path.absolute()) for path in micrographs.paths],
+        "rlnMicrographCoordinates": [str(name.absolute()) for name in names]})})
 
 
 def _with_resolved_images(table: pd.DataFrame, source: Path) -> pd.DataFrame:
     parts = table[IMAGE].astype(str).str.extract(r"^(?:(\d+)@)?(.+)$")
-    places = {name: str(resolve(name, source)) for name in parts[1].unique()}
+    # Other programs start in other folders.
+    places = {name: str(resolve(name, source).absolute()) for name in parts[1].unique()}
     return table.assign(**{IMAGE: parts[0].fillna("1").str.zfill(6) + "@" + parts[1].map(places)})
 
 
@@ -115,13 +118,14 @@ def _warn_of_dark(run: Run, table: pd.DataFrame) -> None:
     dark = int((table[cryosparc.SIGN] < 0).sum()) if cryosparc.SIGN in table else 0
     if dark:
         run.warn(f"{dark} of {len(table)} particles are dark on light in their stacks, which RELION can't know from a "
-                 "table. Multiply the stacks by -1 (relion_image_handler --multiply_constant -1) before you refine them.")
+                 "table. Multiply the stacks by -1 (relion_image_handler --multiply_constant -1) before you refine "
+                 "them.")
 
 
 def _with_linked_stacks(run: Run, table: pd.DataFrame) -> pd.DataFrame:
     """RELION takes a file for a stack only if it ends with .mrcs: others get a link that does."""
     parts = table[IMAGE].str.partition("@")
-    names = {name: name if name.endswith(".mrcs") else _link(run, number, Path(name).absolute())
+    names = {name: name if name.endswith(".mrcs") else _link(run, number, Path(name))
              for number, name in enumerate(parts[2].unique(), start=1)}
     return table.assign(**{IMAGE: parts[0] + "@" + parts[2].map(names)})
 
@@ -130,7 +134,7 @@ def _link(run: Run, number: int, target: Path) -> str:
     link = run.path("stacks", f"{number:05d}_{target.stem}.mrcs")
     link.unlink(missing_ok=True)
     link.symlink_to(target)
-    return str(link)
+    return str(link.absolute())
 
 
 def _without_gaps(run: Run, table: pd.DataFrame) -> pd.DataFrame:
@@ -178,7 +182,7 @@ def _averages(found: References, path: Path, table: pd.DataFrame, new: dict[int,
 
 
 def _write_averages(run: Run, averages: References, pixel_size: float, program: str) -> None:
-    stack, pixel_size = run.path("classes.mrcs"), averages.pixel_size or pixel_size
+    stack, pixel_size = run.path("classes.mrcs").absolute(), averages.pixel_size or pixel_size
     places = averages.numbers - 1
     # An image's place in the stack is the number of its class, even where numbers are missing: cryoSPARC knows no
     # other.
