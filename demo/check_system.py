@@ -23,5 +23,5 @@ def missing() -> list[str]:
 if __name__ == "__main__":
     needed = missing()
     if needed:
-        sys.exit(f"siamese2d needs: {', '.join(needed)}. On Debian or Ubuntu: sudo apt-get install python3-venv python3-tk "
-                 "git make")
+        sys.exit(f"siamese2d needs: {', '.join(needed)}. On Debian or Ubuntu: sudo apt-get install python3-venv "
+                 "python3-tk git make")

@@ -78,16 +78,17 @@ def own(data: Path, pixel_size: float | None, coordinates: Path | None, diameter
         raise SystemExit(f"DATA={data}: no micrographs there ({', '.join(IMAGE_ENDINGS)}).")
     endings = sorted({path.suffix for path in images})
     if len(endings) > 1:
-        raise SystemExit(f"DATA={data}: micrographs of several types ({', '.join(endings)}). Keep one type in the folder.")
+        raise SystemExit(f"DATA={data}: micrographs of several types ({', '.join(endings)}). Keep one type in the "
+                         "folder.")
     stems = [path.stem for path in images]
     pixel_size = _pixel_size(pixel_size, images[0])
     folder.mkdir(parents=True, exist_ok=True)
     coordinates = coordinates or _find_coordinates(data)
     if coordinates is None:
         if not diameter:
-            raise SystemExit(f"DATA={data}: no coordinates there. Pass DIAMETER in angstroms, to find particles by their "
-                             "size first; or COORDINATES=FILE, a CSV file with the columns micrograph, x, y (pixels of "
-                             "the micrographs, row 0 on top) and about 100 marked particles.")
+            raise SystemExit(f"DATA={data}: no coordinates there. Pass DIAMETER in angstroms, to find particles by "
+                             "their size first; or COORDINATES=FILE, a CSV file with the columns micrograph, x, y "
+                             "(pixels of the micrographs, row 0 on top) and about 100 marked particles.")
         return DemoInput(pattern=_importable(data, images, pixel_size, folder), pixel_size=pixel_size, labels=None,
                          diameter=diameter, test_micrographs=stems)
     rows = _read_csv(coordinates)
@@ -95,8 +96,8 @@ def own(data: Path, pixel_size: float | None, coordinates: Path | None, diameter
     annotators = list(dict.fromkeys(row.get("annotator", "") for row in rows))
     candidates = [row for row in rows if row["micrograph"] in training and row.get("annotator", "") == annotators[0]]
     if not candidates:
-        raise SystemExit(f"COORDINATES={coordinates}: no labels on {training[0]} to {training[-1]}. The picker is trained on "
-                         "the first half of the micrographs by name; mark some particles there.")
+        raise SystemExit(f"COORDINATES={coordinates}: no labels on {training[0]} to {training[-1]}. The picker is "
+                         "trained on the first half of the micrographs by name; mark some particles there.")
     random.Random(0).shuffle(candidates)
     test = [stem for stem in stems if stem not in training] or training
     return DemoInput(
@@ -106,7 +107,8 @@ def own(data: Path, pixel_size: float | None, coordinates: Path | None, diameter
         diameter=diameter,
         test_micrographs=test,
         truths={name or "your labels": _write_csv(folder / f"truth_{name or 'all'}.csv", [
-            row for row in rows if row.get("annotator", "") == name and row["micrograph"] in test]) for name in annotators},
+            row for row in rows if row.get("annotator", "") == name and row["micrograph"] in test])
+            for name in annotators},
     )
 
 
@@ -142,7 +144,8 @@ def _read_csv(path: Path) -> list[dict]:
     with open(path, newline="") as stream:
         rows = list(csv.DictReader(stream))
     if not rows or not {"micrograph", "x", "y"} <= set(rows[0]):
-        raise SystemExit(f"COORDINATES={path}: needs a first line with the columns micrograph, x, y, and a row per particle.")
+        raise SystemExit(f"COORDINATES={path}: needs a first line with the columns micrograph, x, y, and a row "
+                         "per particle.")
     return [{**row, "micrograph": _stem(row["micrograph"])} for row in rows]
 
 
@@ -167,4 +170,5 @@ def _pixel_size(given: float | None, image: Path) -> float:
         with mrcfile.open(image, mode="r", header_only=True) as mrc:
             if mrc.voxel_size.x > 0:
                 return float(mrc.voxel_size.x)
-    raise SystemExit(f"{image}: the file does not say its pixel size. Pass PIXEL_SIZE in angstroms, e.g. PIXEL_SIZE=1.5.")
+    raise SystemExit(f"{image}: the file does not say its pixel size. Pass PIXEL_SIZE in angstroms, e.g. "
+                     "PIXEL_SIZE=1.5.")

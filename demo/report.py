@@ -31,7 +31,8 @@ def print_time_and_memory(runs: dict) -> None:
 def evaluate(engine: str, runs: dict, source: DemoInput, folder: Path) -> dict:
     """Measure picks and classes with ``siamese2d-engine evaluate``; returns its JSON results by name."""
     picks = stage_folder(runs["pick"], "pick") / "candidates.star"
-    diameter = json.loads((stage_folder(runs["train picker"], "train-picker") / "training.json").read_text())["diameter"]
+    training = stage_folder(runs["train picker"], "train-picker") / "training.json"
+    diameter = json.loads(training.read_text())["diameter"]
     radius = MATCH_RADIUS_SHARE * diameter / source.pixel_size
     tested = _write_names(folder / "tested.star", source.test_micrographs)
     results = {}
@@ -52,7 +53,8 @@ def print_accuracy(results: dict) -> None:
     for name, result in results.items():
         if name == "classes":
             print(f"class purity (species)                 {result['purity']:.3f}")
-            print(f"angular spread in a class, mean        {result['spread_mirror']:.1f} degrees (a view and its mirror as one)")
+            print(f"angular spread in a class, mean        {result['spread_mirror']:.1f} degrees "
+                  "(a view and its mirror as one)")
         else:
             print(f"{name:<38} average precision {result['average_precision']:.3f}, best F1 {result['best_f1']:.3f}, "
                   f"centre error {result['rms_error']:.1f} px rms")

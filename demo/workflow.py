@@ -103,7 +103,8 @@ def _launch(project, protocol, stage: str):
     if errors:
         raise SystemExit(f"{stage}: " + " ".join(errors))
     project.saveProtocol(protocol)
-    # Scipion itself waits for the process; asking the project meanwhile can take one that has just ended for a dead one.
+    # Scipion itself waits for the process; asking the project meanwhile can take one that has just ended for a dead
+    # one.
     ended = threading.Event()
     reader = threading.Thread(target=_show_progress, args=(protocol.getStdoutLog(), ended), daemon=True)
     reader.start()

@@ -1,14 +1,19 @@
 """The whole chain through Scipion's own machinery, on small simulated micrographs."""
 
+import io
 import os
 import shutil
+from contextlib import redirect_stdout
+from pathlib import Path
 
 import mrcfile
 import numpy as np
+from PIL import Image
 from pwem.objects import SetOfCTF
 from pwem.protocols import ProtImportMicrographs
 from pyworkflow.utils import cleanPath
 
+from siamese2d import Plugin
 from siamese2d.constants import ATTR_CONFIDENCE, ATTR_QUALITY, ATTR_RESOLUTION, ATTR_SCORE
 from siamese2d.convert import rowToCtf
 from siamese2d.objects import EmbeddingModel, PickerModel
@@ -18,7 +23,8 @@ from siamese2d.protocols import (Siamese2DProtClassify, Siamese2DProtExtract, Si
 from siamese2d.protocols.protocol_extract import OTHER
 from siamese2d.protocols.protocol_train_embedding import FEWEST_MEMBERS, TRIPLET
 from siamese2d.protocols.protocol_train_picker import NETWORKS
-from siamese2d.star import readTable
+from siamese2d.star import readTable, writeTables
+from siamese2d.tests.demo import demoModule, needsDemo
 from siamese2d.tests.layer import ChainTest, SetAssertions
 from siamese2d.tests.warps import correlation, warpByMatrix
 
@@ -26,8 +32,8 @@ PIXEL, SIZE, MICROGRAPHS, DIAMETER, CLASSES = 8.0, 384, 4, 180.0, 4
 
 
 class TestChain(ChainTest, SetAssertions):
-    settings = dict(micrographs=MICROGRAPHS, size=SIZE, pixel_size=PIXEL, diameter=DIAMETER, particles_per_micrograph=40,
-                    labels=50, species=2, snr=0.5)
+    settings = dict(micrographs=MICROGRAPHS, size=SIZE, pixel_size=PIXEL, diameter=DIAMETER,
+                    particles_per_micrograph=40, labels=50, species=2, snr=0.5)
 
     def _run_micrographs(self):
         protocol = self.run_(ProtImportMicrographs, filesPath=os.path.join(self.simulation, "micrographs"),
@@ -230,12 +236,41 @@ class TestChain(ChainTest, SetAssertions):
             self.assertEqual(record["status"], "finished")
             self.assertIn(record["stage"], record["command"])
 
+    @needsDemo
+    def testReportOfTheDemo(self):
+        """The demo finds every stage's record, picks and classes where the protocols left them."""
+        report, inputs = demoModule("report"), demoModule("inputs")
+        names = {"normalize": "normalize", "train picker": "trainPicker", "pick": "pick", "extract": "extract",
+                 "train embedding": "trainEmbedding", "classify": "classify"}
+        runs = {label: self.stage(name) for label, name in names.items()}
+        truth = Path(self.simulation, "truth.star")
+        # The micrographs that were picked are half as large.
+        halved = [{**row, **{axis: float(row[axis]) / 2 for axis in ("rlnCoordinateX", "rlnCoordinateY")}}
+                  for row in readTable(str(truth))]
+        writeTables("halved.star", {"truth": halved})
+        micrographs = [os.path.splitext(mic.getMicName())[0] for mic in runs["normalize"].outputMicrographs]
+        source = inputs.DemoInput("", 2 * PIXEL, None, DIAMETER, micrographs, {"truth": Path("halved.star")}, truth)
+        with redirect_stdout(io.StringIO()) as printed:
+            report.print_time_and_memory(runs)
+            results = report.evaluate(engineScript(), runs, source, Path("report"))
+            report.print_accuracy(results)
+        self.assertGreater(results["picks against truth"]["average_precision"], 0.5)
+        self.assertGreater(results["classes"]["purity"], 0.5)
+        lines = {label: line.split() for label in runs for line in printed.getvalue().splitlines()
+                 if line.startswith(f"{label:<22}")}
+        for label, protocol in runs.items():
+            record = protocol.getReport("run.json")
+            self.assertEqual(lines[label][-2:], [f"{record['cpu_seconds']:.0f}", f"{record['peak_memory_mb']:.0f}"])
+        self.assertIn("average precision", printed.getvalue())
+        with Image.open(report.save_picture(runs, Path("averages.png"))) as picture:
+            self.assertGreater(np.asarray(picture.convert("L")).std(), 10)
+
 
 class TestDamage(ChainTest, SetAssertions):
     """Bad data that the form can't see."""
 
-    settings = dict(micrographs=3, size=256, pixel_size=PIXEL, diameter=DIAMETER, particles_per_micrograph=10, labels=10,
-                    species=1)
+    settings = dict(micrographs=3, size=256, pixel_size=PIXEL, diameter=DIAMETER, particles_per_micrograph=10,
+                    labels=10, species=1)
 
     @classmethod
     def setUpClass(cls):
@@ -272,6 +307,15 @@ class TestDamage(ChainTest, SetAssertions):
         protocol = self.normalize(os.remove, 1, 2, 3)
         self.assertTrue(protocol.isFailed())
         self.assertIn("simulated_001.mrc", protocol.getErrorMessage())
+
+
+def engineScript():
+    """A program that runs the engine in its environment, whichever kind that is."""
+    path = os.path.abspath("engine.sh")
+    with open(path, "w") as script:
+        script.write(f'#!/usr/bin/env bash\n{Plugin.getProgram()} "$@"\n')
+    os.chmod(path, 0o755)
+    return path
 
 
 def cutInHalf(path):
