@@ -162,6 +162,15 @@ def test_the_pixel_size_may_come_from_the_header_or_the_user(folder):
         write_mrc(folder / name, np.zeros((count, 8, 8)), 0.0)
     with pytest.raises(InputError, match="p.star: the pixel size is not known.*--pixel-size"):
         read_particles(folder / "p.star")
+    with pytest.raises(InputError, match="p.star: a pixel size of 4000 A .*can't be right"):
+        read_particles(folder / "p.star", pixel_size=4000.0)
+
+
+def test_a_pixel_size_that_contradicts_the_file_is_refused(folder):
+    write_particles(folder / "p.star", table(), OPTICS)
+    assert read_particles(folder / "p.star", pixel_size=1.5001).pixel_size == 1.5
+    with pytest.raises(InputError, match="p.star: the pixels are 1.5 A wide by this file, but --pixel-size is 3"):
+        read_particles(folder / "p.star", pixel_size=3.0)
 
 
 def test_unknown_columns_survive(folder):
@@ -234,6 +243,10 @@ def test_mixed_and_oblong_boxes(folder):
         (table(rlnOpticsGroup=[1, 2, 7, 1]), OPTICS, "particle row 3: optics group 7"),
         (table().drop(columns="rlnOpticsGroup"), OPTICS, "column rlnOpticsGroup is missing"),
         (table(), OPTICS.assign(rlnImagePixelSize=[1.0, 2.0]), "different pixel sizes"),
+        (table(), OPTICS.assign(rlnImagePixelSize=[0.0, 0.0]), "pixel size of 0 A .rlnImagePixelSize. can't be right"),
+        (table(), OPTICS.assign(rlnImagePixelSize=[1.5, -1.5]), "pixel size of -1.5 A"),
+        (table(), OPTICS.assign(rlnImagePixelSize=[np.nan, 1.5]), "pixel size of nan A"),
+        (table(), OPTICS.assign(rlnImagePixelSize=[4e-10, 4e-10]), "pixel size of 4e-10 A"),
     ],
 )
 def test_bad_tables_are_named(folder, particles, optics, words):

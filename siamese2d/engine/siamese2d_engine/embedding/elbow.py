@@ -11,7 +11,9 @@ SUBSAMPLE = 2000
 
 
 def kmeans_labels(vectors: np.ndarray, classes: int, seed: int) -> np.ndarray:
-    """Classes ``(n,)`` from 0 of vectors ``(n, d)`` by k-means, the best of 4 starts."""
+    """Classes ``(n,)`` from 0 of vectors ``(n, d)`` by k-means, the best of 4 starts; one where all are the same."""
+    if not np.ptp(vectors, axis=0).any():
+        return np.zeros(len(vectors), dtype=int)
     return KMeans(classes, n_init=4, random_state=seed % 2**32).fit(vectors).labels_
 
 

@@ -67,7 +67,7 @@ def train_embedding(run: Run, particles: ParticleSet, source: Path, settings: Se
         When there are too few particles, a bad one, or no usable classes in triplet mode.
     """
     _check_count(particles, source)
-    labels = given_classes(particles, source) if settings.mode == "triplet" else None
+    labels, numbers = given_classes(particles, source) if settings.mode == "triplet" else (None, None)
     classes = 0 if labels is None else int(labels.max()) + 1
     model = load_embedding_model(start) if start else _new_model(particles, architecture, settings, classes)
     model = replace(model, mode=settings.mode, unit_length=settings.mode != "contrastive")
@@ -75,8 +75,8 @@ def train_embedding(run: Run, particles: ParticleSet, source: Path, settings: Se
     rows = trained_on(len(particles), model, settings.memory, labels, settings.seed)
     chosen = particles
     if len(rows) < len(particles):
-        run.warn(f"{len(rows)} of {len(particles)} particles, drawn at random, fit into --memory {settings.memory:g} and "
-                 "are trained on; all are embedded.")
+        run.warn(f"{len(rows)} of {len(particles)} particles, drawn at random, fit into --memory {settings.memory:g} "
+                 "and are trained on; all are embedded.")
         chosen, labels = particles.subset(rows), None if labels is None else labels[rows]
     spectra = training_spectra(run, chosen, source, model, start is None, settings.seed, device,
                                labels if averages else None)
@@ -99,7 +99,7 @@ def train_embedding(run: Run, particles: ParticleSet, source: Path, settings: Se
         del spectra, work
         vectors = embed_particles(model, particles, device, report=run.warn)
     if distributed.is_main():
-        _write(run, model, progress, vectors, rows, settings, device)
+        _write(run, model, progress, vectors, rows, numbers, settings, device)
         checkpoint.unlink(missing_ok=True)
 
 
@@ -113,14 +113,14 @@ def _best_clusters(vectors: np.ndarray, groups: list[dict], seed: int) -> np.nda
 def _cosine_record(vectors: np.ndarray, labels: np.ndarray) -> dict:
     classes, matrix = cosine_matrix(vectors, labels)
     return {
-        "classes": (classes + 1).tolist(),
+        "classes": classes.tolist(),
         "matrix": [[None if np.isnan(value) else round(float(value), 4) for value in row] for row in matrix],
         "diagonal_dominance": diagonal_dominance(matrix),
     }
 
 
-def given_classes(particles: ParticleSet, source: Path) -> np.ndarray:
-    """Classes ``(n,)`` from 0, from the particles' table.
+def given_classes(particles: ParticleSet, source: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Classes ``(n,)`` from 0, from the particles' table, and the number ``(K,)`` that each has there.
 
     Raises
     ------
@@ -146,7 +146,7 @@ def given_classes(particles: ParticleSet, source: Path) -> np.ndarray:
     if (sizes >= 3).sum() < 2:
         raise InputError(f"{source}: fewer than two classes with three particles or more, so that none can be held "
                          "out. Give more particles for each class.")
-    return labels
+    return labels, classes.astype(int)
 
 
 def _check_count(particles: ParticleSet, source: Path) -> None:
@@ -179,8 +179,8 @@ def _rounds(settings: Settings) -> int:
 
 
 def _write(run: Run, model: EmbeddingModel, progress: Progress, vectors: np.ndarray, rows: np.ndarray,
-           settings: Settings, device: torch.device | str) -> None:
-    """The files; `rows` are the particles that were trained on."""
+           numbers: np.ndarray | None, settings: Settings, device: torch.device | str) -> None:
+    """The files; `rows` are the particles that were trained on, `numbers` those of given classes."""
     with atomic_path(run.path("embeddings.npy")) as partial:
         np.save(partial, vectors)
     record = {
@@ -191,7 +191,10 @@ def _write(run: Run, model: EmbeddingModel, progress: Progress, vectors: np.ndar
     save_embedding_model(run.path("embedding.safetensors"), model)
     groups = elbow(vectors, settings.seed)
     trained = vectors[rows]
+    if not groups:
+        run.warn("All particles have the same vector, so nothing tells them apart. Are they copies of one image?")
     labels = progress.labels.numpy() if len(progress.labels) else _best_clusters(trained, groups, settings.seed)
+    labels = labels + 1 if numbers is None else numbers[labels]
     plane = {"map": two_step_map(vectors, settings.seed)} if settings.plot else {}
     content = {**record, "device": str(device), "elbow": groups, "cosine": _cosine_record(trained, labels), **plane}
     write_json(run.path("training.json"), content)

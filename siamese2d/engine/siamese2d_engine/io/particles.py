@@ -1,4 +1,5 @@
-"""Particle sets: the rows of a RELION STAR file (3.0 or 3.1) or a .cs file and their images, read lazily from stacks."""
+"""Particle sets: the rows of a RELION STAR file (3.0 or 3.1) or a .cs file and their images, read lazily from
+stacks."""
 
 from __future__ import annotations
 
@@ -25,6 +26,10 @@ IMAGE = "rlnImageName"
 OPTICS_GROUP = "rlnOpticsGroup"
 OPTICS_COLUMNS = ("rlnVoltage", "rlnSphericalAberration", "rlnAmplitudeContrast")
 CTF_COLUMNS = ("rlnDefocusU", "rlnDefocusV", "rlnDefocusAngle")
+# Angstroms: beyond these, a pixel size is in another unit or a slip.
+SMALLEST_PIXEL, LARGEST_PIXEL = 0.05, 1000.0
+# Relative difference up to which two pixel sizes are the same.
+SAME_PIXEL_SIZE = 1e-3
 
 
 @dataclass(frozen=True)
@@ -137,8 +142,9 @@ class ParticleImages:
         if len(beyond):
             row = beyond[0]
             stack = self._stack_of[row]
-            raise InputError(f"{self._stacks[stack]}: particle row {row + 1} asks for image {self._slice_of[row] + 1}, but "
-                             f"the stack holds {lengths[stack]}. The stack is truncated or belongs to another STAR file.")
+            raise InputError(f"{self._stacks[stack]}: particle row {row + 1} asks for image {self._slice_of[row] + 1}, "
+                             f"but the stack holds {lengths[stack]}. The stack is truncated or belongs to another STAR "
+                             "file.")
 
 
 def read_particles(star_path: str | os.PathLike, pixel_size: float | None = None) -> ParticleSet:
@@ -154,7 +160,7 @@ def read_particles(star_path: str | os.PathLike, pixel_size: float | None = None
     Raises
     ------
     InputError
-        If the file or a stack can't be read, the set is empty, or pixel sizes or boxes differ.
+        If the file or a stack can't be read, the set is empty, or pixel sizes or boxes differ or can't be.
     """
     star_path = Path(star_path)
     blocks = read_tables(star_path)
@@ -202,12 +208,13 @@ def ctf_parameters(particles: ParticleSet) -> CtfParameters | None:
         elif default is not None:
             values = pd.Series(np.full(len(table), default))
         else:
-            raise InputError(f"The particles have a defocus but no {name}. Add it to their optics group, or ignore the CTF.")
+            raise InputError(f"The particles have a defocus but no {name}. Add it to their optics group, or ignore the "
+                             "CTF.")
         values = pd.to_numeric(values, errors="coerce").to_numpy(float)
         bad = np.flatnonzero(~np.isfinite(values))
         if len(bad):
-            raise InputError(f"Particle row {bad[0] + 1} ({table[IMAGE].iloc[bad[0]]}): {name} is not a number. Mend the "
-                             "row, or ignore the CTF.")
+            raise InputError(f"Particle row {bad[0] + 1} ({table[IMAGE].iloc[bad[0]]}): {name} is not a number. Mend "
+                             "the row, or ignore the CTF.")
         return values
 
     defocus_u = column("rlnDefocusU")
@@ -233,8 +240,8 @@ def _images_of(table: pd.DataFrame, star_path: Path) -> ParticleImages:
 
 def _stack_layout(path: Path) -> MrcLayout:
     if not path.exists():
-        raise InputError(f"{path}: this particle stack does not exist. Paths are taken relative to {Path.cwd()}, then to "
-                         "the STAR file; start the command from the project's folder.")
+        raise InputError(f"{path}: this particle stack does not exist. Paths are taken relative to {Path.cwd()}, then "
+                         "to the STAR file; start the command from the project's folder.")
     return MrcLayout.of(path)
 
 
@@ -243,17 +250,18 @@ def _common_box(stacks: list[Path], layouts: list[MrcLayout]) -> int:
     for path, layout in zip(stacks, layouts):
         height, width = layout.shape[1:]
         if height != width:
-            raise InputError(f"{path}: images of {width} x {height} pixels are not square. Extract the particles again.")
+            raise InputError(f"{path}: images of {width} x {height} pixels are not square. Extract the particles "
+                             "again.")
         if (height, width) != first:
-            raise InputError(f"{path}: images of {width} pixels, but {stacks[0]} has {first[1]}. All particles must have "
-                             "one box size: extract or scale them to the same.")
+            raise InputError(f"{path}: images of {width} pixels, but {stacks[0]} has {first[1]}. All particles must "
+                             "have one box size: extract or scale them to the same.")
     return first[0]
 
 
 def _check_groups(table: pd.DataFrame, optics: pd.DataFrame, star_path: Path) -> None:
     if OPTICS_GROUP not in table or OPTICS_GROUP not in optics:
-        raise InputError(f"{star_path}: the optics table is there but a column {OPTICS_GROUP} is missing. Write the file "
-                         "again, with it in both tables.")
+        raise InputError(f"{star_path}: the optics table is there but a column {OPTICS_GROUP} is missing. Write the "
+                         "file again, with it in both tables.")
     unknown = np.flatnonzero(~table[OPTICS_GROUP].isin(optics[OPTICS_GROUP]))
     if len(unknown):
         raise InputError(f"{star_path}, particle row {unknown[0] + 1}: optics group "
@@ -277,11 +285,19 @@ def _pixel_size(table: pd.DataFrame, optics: pd.DataFrame, images: ParticleImage
                 given: float | None) -> float:
     if "rlnImagePixelSize" in optics:
         used = optics[optics[OPTICS_GROUP].isin(table[OPTICS_GROUP])]["rlnImagePixelSize"].to_numpy(float)
-        if np.ptp(used) > 1e-3 * used[0]:
-            raise InputError(f"{star_path}: optics groups with different pixel sizes ({used.min():g} to {used.max():g} A). "
-                             "Scale the particles to one pixel size first.")
-        return float(used[0])
-    size = given or images.header_pixel_size
-    if not size:
-        raise InputError(f"{star_path}: the pixel size is not known. Pass --pixel-size in angstroms.")
-    return float(size)
+        where = "rlnImagePixelSize"
+    else:
+        used, where = np.array([given or images.header_pixel_size or 0.0]), "--pixel-size, or the stack's header"
+        if not used[0]:
+            raise InputError(f"{star_path}: the pixel size is not known. Pass --pixel-size in angstroms.")
+    wrong = used[~((used >= SMALLEST_PIXEL) & (used <= LARGEST_PIXEL))]
+    if len(wrong):
+        raise InputError(f"{star_path}: a pixel size of {wrong[0]:g} A ({where}) can't be right. Give the true one, in "
+                         "angstroms.")
+    if np.ptp(used) > SAME_PIXEL_SIZE * used[0]:
+        raise InputError(f"{star_path}: optics groups with different pixel sizes ({used.min():g} to {used.max():g} A). "
+                         "Scale the particles to one pixel size first.")
+    if given and abs(given - used[0]) > SAME_PIXEL_SIZE * used[0]:
+        raise InputError(f"{star_path}: the pixels are {used[0]:g} A wide by this file, but --pixel-size is {given:g}. "
+                         "Leave the option out, or correct the file.")
+    return float(used[0])
