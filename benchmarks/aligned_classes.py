@@ -7,11 +7,11 @@ Run it with the engine's Python; the classification may be of any part of the se
     siamese2d-engine classify --particles SOME --classes 50 --out classes
     python benchmarks/aligned_classes.py --set SET --classified classes/particles.star --out aligned.json
 
-``SET`` is as for ``benchmarks/embedding.py``. ``k-means`` is the mean angle in degrees between a held-out particle's view and
-the mean of its cluster, a view and its mirror image being one, after k-means on the embeddings to as many clusters as there
-are classes; ``nearest`` the same after giving each held-out particle to the class whose members have the nearest mean
-embedding; ``trained on`` that of the classification itself. Held-out particles have no alignment. ``embed / s`` counts
-particles per CPU second from the stack to the vectors, on one thread.
+``SET`` is as for ``benchmarks/embedding.py``. ``k-means`` is the mean angle in degrees between a held-out particle's
+view and the mean of its cluster, a view and its mirror image being one, after k-means on the embeddings to as many
+clusters as there are classes; ``nearest`` the same after giving each held-out particle to the class whose members have
+the nearest mean embedding; ``trained on`` that of the classification itself. Held-out particles have no alignment.
+``embed / s`` counts particles per CPU second from the stack to the vectors, on one thread.
 """
 
 import argparse

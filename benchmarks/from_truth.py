@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
-"""How well could a classification do? Started from noise-free classes and true poses, what does the noise leave of them?
+"""How well could a classification do? Started from noise-free classes and true poses, what does the noise leave of
+them?
 
-Each SET is a folder as for ``classify2d.py`` with ``clean.npy`` besides, the centred images without CTF and noise, and the
-shifts in ``truth.npz``. The clean images of each species are classified first; their poses start passes that search all
-classes and shifts with the noisy images. Prints spread, and for mixtures purity, after each pass.
+Each SET is a folder as for ``classify2d.py`` with ``clean.npy`` besides, the centred images without CTF and noise, and
+the shifts in ``truth.npz``. The clean images of each species are classified first; their poses start passes that search
+all classes and shifts with the noisy images. Prints spread, and for mixtures purity, after each pass.
 """
 
 import argparse

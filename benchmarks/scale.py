@@ -1,8 +1,8 @@
 #!/usr/bin/env python
 """Time and memory of the stages that see all particles, on sets of growing size.
 
-Run it with the engine's Python; sets that ``siamese2d-engine simulate particles`` has left in the folder are taken, others
-are simulated::
+Run it with the engine's Python; sets that ``siamese2d-engine simulate particles`` has left in the folder are taken,
+others are simulated::
 
     python benchmarks/scale.py --particles 2000 20000 200000 --classes 20 --work FOLDER --out scale.json
 
@@ -58,12 +58,14 @@ def resident(process: int) -> dict[str, float]:
 
 def command(stage: str, star: Path, first: Path, classes: int, out: Path) -> list[str]:
     """What runs a stage; `first` is the folder of the smallest set's results."""
-    engine = [sys.executable, "-m", "siamese2d_engine", stage, "--particles", str(star), "--out", str(out), "--threads", "1",
+    engine = [sys.executable, "-m", "siamese2d_engine", stage, "--particles", str(star), "--out", str(out),
+              "--threads", "1",
               "--overwrite"]
     return {
         "read": [sys.executable, __file__, "--read", str(star)],
         "train": engine,
-        "embed": [sys.executable, __file__, "--read", str(star), "--model", str(first / "train" / "embedding.safetensors")],
+        "embed": [sys.executable, __file__, "--read", str(star),
+                  "--model", str(first / "train" / "embedding.safetensors")],
         "assign": [*engine, "--classes", str(first / "classify" / "classes.star")],
         "classify": [*engine, "--classes", str(classes)],
     }[stage]
@@ -85,8 +87,9 @@ def order(stages: list[str], smallest: bool) -> list[str]:
 
 
 def print_row(row: dict) -> None:
-    print(f"{row['particles']:>9,} {row['stage']:9} {row['seconds']:9.1f} {row['seconds'] / row['particles'] * 1000:13.2f} "
-          f"{row['wall_seconds']:9.1f} {row['peak_mb']:8.0f} {row['files_mb']:9.0f}", flush=True)
+    print(f"{row['particles']:>9,} {row['stage']:9} {row['seconds']:9.1f} "
+          f"{row['seconds'] / row['particles'] * 1000:13.2f} {row['wall_seconds']:9.1f} "
+          f"{row['peak_mb']:8.0f} {row['files_mb']:9.0f}", flush=True)
 
 
 def use(star: Path, model: Path | None) -> None:
@@ -101,7 +104,8 @@ def use(star: Path, model: Path | None) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--particles", type=int, nargs="+", default=[2000, 20000], help="sizes of the sets, smallest first")
+    parser.add_argument("--particles", type=int, nargs="+", default=[2000, 20000],
+                        help="sizes of the sets, smallest first")
     parser.add_argument("--stages", nargs="+", choices=STAGES, default=STAGES)
     parser.add_argument("--classes", type=int, default=20)
     parser.add_argument("--work", type=Path, help="folder for the sets and the results")

@@ -9,9 +9,9 @@ writes the same as JSON, and two figures where matplotlib is installed::
 
 Images are projections of the CA atoms (Gaussians of 4 A) in 128 pixels of 2 A: four directions of the spike, each
 scattered by 4 degrees, any rotation in the plane, shifts of up to 8 A along x and y, no CTF, white noise. SNR is the
-variance of the signal over that of the noise over the whole box. Trainings see 400 of them; 300 others measure them, and 300
-of four views of another protein (RNA polymerase II) at the same SNR, embedded by what was trained on the spike. Triplet
-training sees the true classes, ``aligned-classes`` those that ``classify`` found, the others none.
+variance of the signal over that of the noise over the whole box. Trainings see 400 of them; 300 others measure them,
+and 300 of four views of another protein (RNA polymerase II) at the same SNR, embedded by what was trained on the spike.
+Triplet training sees the true classes, ``aligned-classes`` those that ``classify`` found, the others none.
 
 ``accuracy`` is the share of particles in the cluster that stands for their view, after k-means to 4 clusters and
 matching one to one (0.25 and a little more by chance); ``regrouped`` the same after 60 clusters joined to 4 by spectral

@@ -18,8 +18,8 @@ PIXEL, SIZE, MICROGRAPHS, DIAMETER, CLASSES = 8.0, 384, 6, 180.0, 3
 
 
 class TestAssign(ChainTest, SetAssertions):
-    settings = dict(micrographs=MICROGRAPHS, size=SIZE, pixel_size=PIXEL, diameter=DIAMETER, particles_per_micrograph=40,
-                    labels=10, species=1, snr=1.0)
+    settings = dict(micrographs=MICROGRAPHS, size=SIZE, pixel_size=PIXEL, diameter=DIAMETER,
+                    particles_per_micrograph=40, labels=10, species=1, snr=1.0)
 
     def _run_micrographs(self):
         return self.run_(ProtImportMicrographs, filesPath=os.path.join(self.simulation, "micrographs"),
@@ -73,7 +73,8 @@ class TestAssign(ChainTest, SetAssertions):
     def testRepresentativesAreTheGivenAverages(self):
         given = {average.getObjId(): readAverage(average) for average in self.stage("classify").outputAverages}
         for cls in self.stage("assign").outputClasses.iterItems():
-            np.testing.assert_allclose(readAverage(cls.getRepresentative()), given[cls.getObjId()], rtol=1e-5, atol=1e-6)
+            np.testing.assert_allclose(readAverage(cls.getRepresentative()), given[cls.getObjId()], rtol=1e-5,
+                                       atol=1e-6)
 
     def testSameParticlesGetTheirClassAgain(self):
         before, after = self.classOf("classify"), self.classOf("assign")
@@ -91,7 +92,8 @@ class TestAssign(ChainTest, SetAssertions):
             for cls in self.stage(name).outputClasses.iterItems():
                 moved = [warpByMatrix(readAverage(particle), particle.getTransform().getMatrix()) for particle in cls]
                 if len(moved) >= 10:
-                    self.assertGreater(correlation(np.mean(moved, axis=0), readAverage(cls.getRepresentative())), 0.8, name)
+                    average = readAverage(cls.getRepresentative())
+                    self.assertGreater(correlation(np.mean(moved, axis=0), average), 0.8, name)
 
     def testTexts(self):
         protocol = self.stage("assign")

@@ -17,9 +17,9 @@ import siamese2d.protocols
 import siamese2d.wizards
 from siamese2d import Plugin
 from siamese2d.objects import EmbeddingModel, PickerModel
-from siamese2d.protocols import (Siamese2DProtAssign, Siamese2DProtClassify, Siamese2DProtExtract, Siamese2DProtNormalize,
-                                 Siamese2DProtPick, Siamese2DProtPickUnlabeled, Siamese2DProtTrainEmbedding,
-                                 Siamese2DProtTrainPicker)
+from siamese2d.protocols import (Siamese2DProtAssign, Siamese2DProtClassify, Siamese2DProtExtract,
+                                 Siamese2DProtNormalize, Siamese2DProtPick, Siamese2DProtPickUnlabeled,
+                                 Siamese2DProtTrainEmbedding, Siamese2DProtTrainPicker)
 from siamese2d.protocols.protocol_extract import OTHER
 from siamese2d.protocols.protocol_train_embedding import ALIGNED_CLASSES, PRESET_CHOICES, PRESETS, TRIPLET
 from siamese2d.tests.layer import FolderTest, makeCtf

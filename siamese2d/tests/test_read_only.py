@@ -51,7 +51,8 @@ print("picked", launch(pick).outputCoordinates.getSize())
 def canLock():
     """Whether this machine lets the tests make mounts read-only, which needs root."""
     return shutil.which("unshare") is not None and subprocess.run(
-        ["unshare", "--mount", "sh", "-c", LOCK, "sh", tempfile.gettempdir(), "true"], capture_output=True).returncode == 0
+        ["unshare", "--mount", "sh", "-c", LOCK, "sh", tempfile.gettempdir(), "true"],
+        capture_output=True).returncode == 0
 
 
 class TestReadOnlyInstall(unittest.TestCase):
@@ -86,5 +87,5 @@ class TestReadOnlyInstall(unittest.TestCase):
         environment = dict(os.environ, HOME=home, TMPDIR=os.path.join(home, "tmp"),
                            SCIPION_USER_DATA=os.path.join(home, "data"), SCIPION_NOTIFY="False")
         command = [sys.executable, script, micrographs, str(PIXEL), str(DIAMETER)]
-        return subprocess.Popen(["unshare", "--mount", "sh", "-c", LOCK, "sh", home, *command], cwd=home, env=environment,
-                                stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        return subprocess.Popen(["unshare", "--mount", "sh", "-c", LOCK, "sh", home, *command], cwd=home,
+                                env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)

@@ -16,8 +16,8 @@ PIXEL, SIZE, MICROGRAPHS, DIAMETER, CLASSES, SELECTED = 8.0, 384, 3, 180.0, 4, 2
 
 
 class TestLoop(ChainTest, SetAssertions):
-    settings = dict(micrographs=MICROGRAPHS, size=SIZE, pixel_size=PIXEL, diameter=DIAMETER, particles_per_micrograph=40,
-                    labels=10, species=1, snr=0.5)
+    settings = dict(micrographs=MICROGRAPHS, size=SIZE, pixel_size=PIXEL, diameter=DIAMETER,
+                    particles_per_micrograph=40, labels=10, species=1, snr=0.5)
 
     def _run_micrographs(self):
         return self.run_(ProtImportMicrographs, filesPath=os.path.join(self.simulation, "micrographs"),

@@ -19,8 +19,8 @@ def in_parallel(network: nn.Module) -> nn.Module:
     """A network that takes and returns whole batches, of which each process computes a part.
 
     With one process it is `network` itself. The weights stay those of `network`, whose batch normalisation layers are
-    replaced by `SharedBatchNorm`. All processes must call it with the same batch, and compute the same loss from what it
-    returns.
+    replaced by `SharedBatchNorm`. All processes must call it with the same batch, and compute the same loss from what
+    it returns.
     """
     if distributed.world() == 1:
         return network

@@ -27,8 +27,8 @@ def explanation(error: BaseException) -> str | None:
         return ("The GPU's memory is not enough. Close other programs that use it, take a GPU with more, reduce "
                 "--batch-size where there is one or the size of the images, or compute with --device cpu.")
     if isinstance(error, MemoryError) or "DefaultCPUAllocator" in str(error):
-        return ("The memory of this machine is not enough. Close other programs, ask the queue for more, or work on fewer "
-                "or smaller images at a time. Start the same command again to continue.")
+        return ("The memory of this machine is not enough. Close other programs, ask the queue for more, or work on "
+                "fewer or smaller images at a time. Start the same command again to continue.")
     return None
 
 

@@ -131,12 +131,14 @@ def test_parts_with_one_calibration_are_assigned_as_the_whole(given, finished, t
         np.testing.assert_allclose(part[column], same[column], atol=tolerance)
     # Measured on its own, the noise is another.
     assign(star, given["classes"], tmp_path / "alone")
-    assert np.abs(particles_of(tmp_path / "alone")["siamese2dFit"].to_numpy() - same["siamese2dFit"].to_numpy()).max() > 0.01
+    alone = particles_of(tmp_path / "alone")["siamese2dFit"].to_numpy()
+    assert np.abs(alone - same["siamese2dFit"].to_numpy()).max() > 0.01
 
 
 def test_calibration_of_other_images_is_refused(given, finished, tmp_path):
     with pytest.raises(InputError, match="calibration.safetensors: made with images, a mask or a resolution"):
-        assign(given["star"], given["classes"], tmp_path / "out", finished[0] / "calibration.safetensors", max_resolution=30.0)
+        assign(given["star"], given["classes"], tmp_path / "out", finished[0] / "calibration.safetensors",
+               max_resolution=30.0)
     with pytest.raises(InputError, match="nowhere"):
         assign(given["star"], given["classes"], tmp_path / "other", tmp_path / "nowhere")
 

@@ -21,7 +21,8 @@ N, PART = 60, 41
 @pytest.fixture
 def model():
     network = build_network("steerable", {"working_box": 16, "dimensions": 6})
-    return EmbeddingModel("steerable", {}, network, Preparation(24, 3.0, 16, False, 7.0), None, None, None, True, False, True,
+    return EmbeddingModel("steerable", {}, network, Preparation(24, 3.0, 16, False, 7.0), None, None, None,
+                          True, False, True,
                           "triplet", {})
 
 
@@ -58,7 +59,8 @@ def test_all_are_embedded_by_what_a_part_taught(tmp_path, monkeypatch, capsys, m
     monkeypatch.setattr(training_data, "CENTRED", 30)
     images, species = draw(N)
     particle_set(tmp_path, images, rlnClassNumber=species + 1)
-    assert main(["train", "--particles", "particles.star", "--out", "out", *QUICK, "--mode", mode, "--epochs", "2", "--rounds",
+    assert main(["train", "--particles", "particles.star", "--out", "out", *QUICK, "--mode", mode, "--epochs", "2",
+                 "--rounds",
                  "2", "--classes", "3", "--memory", str(gigabytes(model, PART))]) == 0
     assert f"{PART} of {N} particles" in capsys.readouterr().out
     assert json.loads((tmp_path / "out" / "training.json").read_text())["particles"] == PART

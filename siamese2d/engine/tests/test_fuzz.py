@@ -1,7 +1,8 @@
-"""Readers of files get bytes that no program wrote: they refuse with an InputError, in time, and without asking for memory.
+"""Readers of files get bytes that no program wrote: they refuse with an InputError, in time, and without asking for
+memory.
 
-Inputs are `EXAMPLES` for each reader: good files with bytes changed, cut, doubled or put in, headers of random numbers, and
-plain random bytes; the same ones in every run.
+Inputs are `EXAMPLES` for each reader: good files with bytes changed, cut, doubled or put in, headers of random numbers,
+and plain random bytes; the same ones in every run.
 """
 
 import io
@@ -162,7 +163,8 @@ def read_any_image(path):
 
 @FUZZ
 @given(content=st.one_of(fuzz(GOOD_MRC), st.builds(mrc, st.sampled_from([0, 1, 2, 6, 12, 3, 4, 101, -1]),
-                                                   st.sampled_from(["i1", "f4"]), INTEGERS, INTEGERS, INTEGERS, INTEGERS)))
+                                                   st.sampled_from(["i1", "f4"]),
+                                                    INTEGERS, INTEGERS, INTEGERS, INTEGERS)))
 @example(content=mrc(2, "f4", 2**31 - 1, 2**31 - 1, 2**31 - 1))
 @example(content=mrc(0, "i1", 46340, 46340, 2**31 - 1))
 @example(content=mrc(2, "f4", extended=2**31 - 1))
@@ -225,11 +227,13 @@ def cs(folder):
 @st.composite
 def cs_headers(draw):
     """Headers that are well formed and say anything."""
-    kinds = st.sampled_from(["<u8", "<f4", "|S3", "|O", "<U2", "|V5", "<M8[s]", "|S999999999", "|b1", ">i2", "x", "<c16"])
+    kinds = st.sampled_from(["<u8", "<f4", "|S3", "|O", "<U2", "|V5", "<M8[s]", "|S999999999", "|b1", ">i2", "x",
+                             "<c16"])
     names = st.sampled_from(["uid", "blob/path", "blob/idx", "blob/psize_A", "ctf/df1_A", "relion/x", "a b", "",
                              "alignments2D/class", "relion_optics/rlnOpticsGroup"])
     shape = st.one_of(st.just(()), st.tuples(st.sampled_from([0, 1, 2, 3, 2**40])))
-    descr = draw(st.lists(st.builds(lambda name, kind, more: (name, kind, *([more] if more else [])), names, kinds, shape),
+    descr = draw(st.lists(st.builds(lambda name, kind, more: (name, kind, *([more] if more else [])), names, kinds,
+                                         shape),
                           min_size=1, max_size=5))
     rows = draw(st.sampled_from([0, 1, 2, 10**6, 10**15, -1, 2**63]))
     text = repr({"descr": descr, "fortran_order": False, "shape": (rows,)}).encode() + b"\n"
@@ -287,7 +291,8 @@ JSON = st.recursive(st.none() | st.booleans() | st.floats(allow_nan=False) | st.
 @example(content=struct.pack("<Q", 2**63) + b"{}")
 @example(content=struct.pack("<Q", 99_999_999) + b"{}")
 @example(content=model(json.dumps({"kind": "embedding", "architecture": "original",
-                                   "parameters": {"dimensions": 2**40, "box": 64}, "preparation": {}, "averages": 2**40})))
+                                   "parameters": {"dimensions": 2**40, "box": 64}, "preparation": {},
+                                    "averages": 2**40})))
 def test_model(folder, content):
     refuses_or_reads(read_any_model, folder / "a.safetensors", content)
 

@@ -182,7 +182,8 @@ class Bomb:
 @pytest.mark.parametrize("content", [
     pytest.param(lambda: pickle.dumps(Bomb()), id="pickle"),
     pytest.param(lambda: np_bytes(np.array([Bomb()], dtype=object)), id="array of objects"),
-    pytest.param(lambda: np_bytes(np.array([(1, Bomb())], dtype=[("uid", "u8"), ("blob/path", "O")])), id="field of objects"),
+    pytest.param(lambda: np_bytes(np.array([(1, Bomb())], dtype=[("uid", "u8"), ("blob/path", "O")])),
+                 id="field of objects"),
 ])
 def test_objects_are_refused_and_never_made(tmp_path, monkeypatch, content):
     monkeypatch.chdir(tmp_path)
@@ -206,7 +207,8 @@ def header_bytes(text, version=b"\x01\x00"):
     (b"", "not a .cs file"),
     (b"CSDAT" + bytes(100), "not a .cs file.*cryosparc-tools"),
     (header_bytes("{'descr': [('uid', '<u8')], 'fortran_order': False, 'shape': (10000000000000,)}"), "truncated"),
-    (header_bytes("{'descr': [('uid', '<u8'), ('a', 'S2000000000')], 'fortran_order': False, 'shape': (9,)}"), "truncated"),
+    (header_bytes("{'descr': [('uid', '<u8'), ('a', 'S2000000000')], 'fortran_order': False, 'shape': (9,)}"),
+     "truncated"),
     (header_bytes("{'descr': [('uid', '<u8')], 'fortran_order': False, 'shape': (-1,)}"), "bad.cs"),
     (header_bytes("{'descr': '<u8', 'fortran_order': False, 'shape': (0,)}"), "not a table"),
     (header_bytes("{'descr': [('uid', '<u8')], 'fortran_order': False, 'shape': ()}"), "not a table"),
@@ -283,7 +285,8 @@ def test_a_real_file_goes_through_star_and_back(tmp_path, monkeypatch):
     if "SIAMESE2D_TEST_DATA" not in os.environ:
         pytest.skip("SIAMESE2D_TEST_DATA is not set")
     monkeypatch.chdir(tmp_path)
-    source = Path(os.environ["SIAMESE2D_TEST_DATA"]).absolute() / "particles" / "empiar10076_LSU_7" / "empiar_10076_7.cs"
+    particles = Path(os.environ["SIAMESE2D_TEST_DATA"]).absolute() / "particles"
+    source = particles / "empiar10076_LSU_7" / "empiar_10076_7.cs"
     particles = read_particles(source)
     write_particles("particles.star", particles.table, particles.optics)
     again = read_particles("particles.star")

@@ -15,15 +15,18 @@ HELP = "Put new particle images into the 2D classes of others, without classifyi
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     inputs = parser.add_argument_group("input")
-    inputs.add_argument("--particles", type=Path, required=True, metavar="STAR", help="RELION STAR file; bright particles")
-    inputs.add_argument("--pixel-size", type=common.positive_float, metavar="A", help="angstroms per pixel, for STAR files "
-                        "and stacks that do not say")
+    inputs.add_argument("--particles", type=Path, required=True, metavar="STAR",
+                        help="RELION STAR file; bright particles")
+    inputs.add_argument("--pixel-size", type=common.positive_float, metavar="A", help="angstroms per pixel, for STAR "
+                        "files and stacks that do not say")
     inputs.add_argument("--classes", type=Path, required=True, metavar="PATH", help="class averages, bright on dark: "
                         "classes.star of classify, another STAR file that names them, or an MRC stack")
-    inputs.add_argument("--classes-pixel-size", type=common.positive_float, metavar="A", help="angstroms per pixel of the "
-                        "averages; by default what their stack says. Averages of another pixel size or box are resampled")
-    inputs.add_argument("--calibration", type=Path, metavar="FILE", help="calibration.safetensors of an earlier run with these "
-                        "classes: its noise and scale are taken, so that particles that come in parts are treated alike")
+    inputs.add_argument("--classes-pixel-size", type=common.positive_float, metavar="A", help="angstroms per pixel of "
+                        "the averages; by default what their stack says. Averages of another pixel size or box are "
+                        "resampled")
+    inputs.add_argument("--calibration", type=Path, metavar="FILE", help="calibration.safetensors of an earlier run "
+                        "with these classes: its noise and scale are taken, so that particles that come in parts are "
+                        "treated alike")
     classes = parser.add_argument_group("classes")
     classes.add_argument("--mirror", action=argparse.BooleanOptionalAction, default=Settings.mirror,
                          help="a particle may be mirrored to fit a class; turn off for classes that were made so")

@@ -78,7 +78,8 @@ def _add_embedding(parser: argparse.ArgumentParser) -> None:
     found = parser.add_argument_group("what was found")
     found.add_argument("--particles", type=Path, required=True, metavar="STAR", help="the particles, in their order")
     found.add_argument("--embeddings", type=Path, required=True, metavar="NPY", help="their vectors, written by train")
-    found.add_argument("--classes", type=common.positive_int, metavar="K", help="of k-means; by default those of the truth")
+    found.add_argument("--classes", type=common.positive_int, metavar="K",
+                       help="of k-means; by default those of the truth")
     found.add_argument(
         "--centres",
         type=common.positive_int,

@@ -11,7 +11,8 @@ from siamese2d_engine.errors import InputError, explanation
 
 # Modules by sub-command. Only the one that is asked for is imported: some stages need no torch, which takes seconds.
 COMMANDS = {name: name.replace("-", "_") for name in (
-    "normalize", "pick-unlabeled", "train-picker", "pick", "extract", "train", "classify", "assign", "simulate", "evaluate",
+    "normalize", "pick-unlabeled", "train-picker", "pick", "extract", "train", "classify", "assign",
+    "simulate", "evaluate",
     "export", "check")}
 # Those whose work several processes share.
 SHARED = ("train-picker", "pick", "train", "classify", "assign")

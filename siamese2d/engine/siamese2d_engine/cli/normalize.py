@@ -21,8 +21,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                        "each micrograph, for streams and for images with unlike offsets; affine: mean and standard "
                        "deviation")
     model.add_argument("--shared", type=Path, default=None, metavar="FILE",
-                       help="normalization.json of an earlier joint run: its mixture is taken instead of fitting one, and "
-                       "each micrograph only gets its gain. For micrographs that come later, to get the same grey scale")
+                       help="normalization.json of an earlier joint run: its mixture is taken instead of fitting one, "
+                       "and each micrograph only gets its gain. For micrographs that come later, to get the same grey "
+                       "scale")
     model.add_argument("--fit-pixels", type=common.positive_int, default=Settings.fit_pixels, metavar="N",
                        help="pixels of each micrograph to fit; all pixels are scaled. Seldom to be changed")
     size = parser.add_argument_group("size")

@@ -111,7 +111,8 @@ def _add_network(network: argparse._ArgumentGroup) -> None:
                          help="widths of the dense layers of resnet50 before the last: 512 256")
     network.add_argument("--filters", choices=FILTERS, default=None,
                          help="what the filters of steerable start from: random, or, in triplet mode on the particles "
-                         "of an aligned classification, the averages of their classes, which then also centre particles")
+                         "of an aligned classification, the averages of their classes, which then also centre "
+                         "particles")
     network.add_argument("--working-box", type=_working_box, default=None, metavar="PX",
                          help="pixels of the Fourier-cropped images that the network sees "
                          f"({Architecture.working_box}); noise rules beyond 32 to 48")
@@ -142,8 +143,8 @@ def _add_training(training: argparse._ArgumentGroup) -> None:
                           help=f"stop after so many epochs ({Settings.patience}) without progress on held-out "
                           "particles")
     training.add_argument("--memory", type=common.positive_float, default=None, metavar="GB",
-                          help=f"memory for the particles that are trained on ({Settings.memory:g}), of each process; of "
-                          "a larger set a random part is trained on, and all are embedded")
+                          help=f"memory for the particles that are trained on ({Settings.memory:g}), of each process; "
+                          "of a larger set a random part is trained on, and all are embedded")
     training.add_argument("--plot", action=argparse.BooleanOptionalAction, default=None,
                           help="place up to 2,000 particles in a plane by PCA and t-SNE (map in training.json); on in "
                           "presets")

@@ -63,8 +63,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                          "surroundings such as carbon. Not used with --model")
     training = parser.add_argument_group("training")
     training.add_argument("--epochs", type=common.positive_int, default=Settings.epochs,
-                          help=f"most epochs, by default {FROM_WEIGHTS[0]}, with fewer than 20 labels {FEW_LABELS[0]}, from "
-                          f"random weights {FROM_SCRATCH[0]}; raise it for large or difficult sets")
+                          help=f"most epochs, by default {FROM_WEIGHTS[0]}, with fewer than 20 labels {FEW_LABELS[0]}, "
+                          f"from random weights {FROM_SCRATCH[0]}; raise it for large or difficult sets")
     training.add_argument("--steps", type=common.positive_int, default=Settings.steps, help="steps of an epoch")
     training.add_argument("--windows", type=common.positive_int, default=Settings.windows,
                           help="windows around labels in a step")
@@ -74,7 +74,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                           help="unlabeled pixels whose number of particles is compared with the binomial distribution")
     training.add_argument("--learning-rate", type=common.positive_float, default=Settings.learning_rate,
                           help=f"highest rate of Adam, by default {FROM_WEIGHTS[1]:g}, with fewer than 20 labels "
-                          f"{FEW_LABELS[1]:g}, from random weights {FROM_SCRATCH[1]:g}; lower it when training diverges")
+                          f"{FEW_LABELS[1]:g}, from random weights {FROM_SCRATCH[1]:g}; lower it when training "
+                          "diverges")
     training.add_argument("--weight-decay", type=common.non_negative_float, default=Settings.weight_decay,
                           help="decay of the weights per unit of learning rate")
     training.add_argument("--held-out", type=common.fraction, default=Settings.held_out, metavar="F",

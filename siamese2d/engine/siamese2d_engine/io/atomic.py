@@ -46,8 +46,8 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
 def _disk_error(error: Exception) -> int | None:
     """Number of the operating system's error behind `error`; None if it has another cause.
 
-    The operating system names no file when a write fails; safetensors has the number in its text; NumPy says only how much
-    it could write.
+    The operating system names no file when a write fails; safetensors has the number in its text; NumPy says only how
+    much it could write.
     """
     if isinstance(error, OSError) and error.errno is not None:
         return error.errno

@@ -78,8 +78,8 @@ def group_by_micrograph(coordinates: pd.DataFrame, micrographs: MicrographSet) -
             rows = pd.concat(by_stem[stem]) if stem in by_stem else empty
         groups.append(rows.reset_index(drop=True))
     if not any(len(rows) for rows in groups):
-        raise InputError(f"None of the {len(coordinates)} coordinates belongs to these micrographs: the coordinates name "
-                         f"'{coordinates[NAME].iloc[0]}', the micrographs are like '{micrographs.names[0]}'. "
+        raise InputError(f"None of the {len(coordinates)} coordinates belongs to these micrographs: the coordinates "
+                         f"name '{coordinates[NAME].iloc[0]}', the micrographs are like '{micrographs.names[0]}'. "
                          "Use coordinates of the same micrographs.")
     for path, rows in zip(micrographs.paths, groups):
         _check_inside(path, rows)
@@ -98,9 +98,10 @@ def _check_inside(path: Path, rows: pd.DataFrame) -> None:
     outside = np.flatnonzero((x < -0.5) | (y < -0.5) | (x > width - 0.5) | (y > height - 0.5))
     if len(outside):
         first = outside[0]
-        raise InputError(f"{path}: {len(outside)} of {len(rows)} coordinates lie outside this image of {width} x {height} "
-                         f"pixels (first: x {x[first]:.1f}, y {y[first]:.1f}). They were probably marked at another pixel "
-                         "size: scale them to this micrograph's pixels, or use the micrographs they were marked on.")
+        raise InputError(f"{path}: {len(outside)} of {len(rows)} coordinates lie outside this image of {width} x "
+                         f"{height} pixels (first: x {x[first]:.1f}, y {y[first]:.1f}). They were probably marked at "
+                         "another pixel size: scale them to this micrograph's pixels, or use the micrographs they were "
+                         "marked on.")
 
 
 def _read_blocks(path: Path) -> pd.DataFrame:

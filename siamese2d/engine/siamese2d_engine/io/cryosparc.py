@@ -238,7 +238,8 @@ def _take_path(path: Path, field: str, fields: dict) -> list[str]:
 
 
 def _found(name: str, path: Path) -> str:
-    """cryoSPARC's paths start at the project, whose jobs are the folders of the .cs files; those of exports at these."""
+    """cryoSPARC's paths start at the project, whose jobs are the folders of the .cs files; those of exports at
+    these."""
     folders = (Path(), path.parent, path.parent.parent)
     return next((str(folder / name) for folder in folders if name and (folder / name).exists()), name)
 

@@ -111,8 +111,8 @@ class MrcLayout:
         with open(path, "rb") as stream:
             header = stream.read(MRC_HEADER_BYTES)
         if len(header) < MRC_HEADER_BYTES:
-            raise InputError(f"{path}: {len(header)} bytes are too few for an MRC header. The file is truncated; copy it "
-                             "again.")
+            raise InputError(f"{path}: {len(header)} bytes are too few for an MRC header. The file is truncated; copy "
+                             "it again.")
         order = _byte_order(path, header)
         nx, ny, nz, mode = struct.unpack(f"{order}4i", header[:16])
         mx = struct.unpack(f"{order}i", header[28:32])[0]
@@ -133,8 +133,8 @@ class MrcLayout:
         needed = self.offset + int(np.prod(self.shape, dtype=np.int64)) * self.dtype.itemsize
         found = path.stat().st_size
         if found < needed:
-            raise InputError(f"{path}: the file has {found} bytes but its header needs {needed}. It is truncated; copy it "
-                             "again.")
+            raise InputError(f"{path}: the file has {found} bytes but its header needs {needed}. It is truncated; copy "
+                             "it again.")
 
     def read(self, path: Path, indices) -> np.ndarray:
         """Read images by their numbers, which count from 0, as float32, ``(k, h, w)``.
@@ -155,8 +155,8 @@ class MrcLayout:
                 for run in runs:
                     images[run] = self._consecutive(path, stream, indices[run[0]], len(run))
         except OSError as error:
-            raise InputError(f"{path}: can't be read any more ({error.strerror}). Start the same command again when the file "
-                             "is back.") from error
+            raise InputError(f"{path}: can't be read any more ({error.strerror}). Start the same command again when "
+                             "the file is back.") from error
         return images
 
     def _consecutive(self, path: Path, stream: FileIO, first: int, count: int) -> np.ndarray:
@@ -167,14 +167,15 @@ class MrcLayout:
         while done < len(values):
             read = stream.readinto(memoryview(values)[done:])
             if not read:
-                raise InputError(f"{path}: the file became shorter while it was read. Start the same command again when it "
-                                 "is complete.")
+                raise InputError(f"{path}: the file became shorter while it was read. Start the same command again "
+                                 "when it is complete.")
             done += read
         return values.view(self.dtype).reshape(count, *self.shape[1:])
 
 
 def _byte_order(path: Path, header: bytes) -> str:
-    """'<' or '>' from the machine stamp, else from which order makes sense of the header (old programs write no stamp)."""
+    """'<' or '>' from the machine stamp, else from which order makes sense of the header (old programs write no
+    stamp)."""
     stamp = header[212:214]
     if stamp in (b"\x44\x44", b"\x44\x41"):
         return "<"
@@ -185,8 +186,8 @@ def _byte_order(path: Path, header: bytes) -> str:
         # Mode 0 reads the same in both orders; the sizes do not.
         if mode in MRC_MODES and min(nx, ny, nz) > 0 and nx * ny <= LARGEST_IMAGE_PIXELS:
             return order
-    raise InputError(f"{path}: not an MRC file (no machine stamp, no sensible size and mode). Check the file's ending and "
-                     "content.")
+    raise InputError(f"{path}: not an MRC file (no machine stamp, no sensible size and mode). Check the file's ending "
+                     "and content.")
 
 
 def _guarded(path: Path, read):
@@ -208,8 +209,8 @@ def _guarded(path: Path, read):
 
 
 def _not_one_image(path: Path, shape: tuple[int, ...]) -> InputError:
-    return InputError(f"{path}: shape {shape} is not a single grey image. Average the frames of a movie first; save colour "
-                      "pictures as grey.")
+    return InputError(f"{path}: shape {shape} is not a single grey image. Average the frames of a movie first; save "
+                      "colour pictures as grey.")
 
 
 def _reader(path: Path):
@@ -258,8 +259,8 @@ def _read_tiff(path: Path) -> np.ndarray:
 def _check_claim(path: Path, pixels: int, bytes_per_pixel: int) -> None:
     """Refuse an image that claims more pixels than its file can hold, before memory is asked for."""
     if pixels > LARGEST_IMAGE_PIXELS or pixels * bytes_per_pixel > MOST_COMPRESSION * path.stat().st_size:
-        raise InputError(f"{path}: its header says {pixels:,} pixels, which a file of {path.stat().st_size:,} bytes does not "
-                         "hold. It is damaged or truncated; copy it again.")
+        raise InputError(f"{path}: its header says {pixels:,} pixels, which a file of {path.stat().st_size:,} bytes "
+                         "does not hold. It is damaged or truncated; copy it again.")
 
 
 def _read_picture(path: Path) -> np.ndarray:

@@ -80,7 +80,9 @@ def write_micrographs(star_path: str | os.PathLike, micrographs: MicrographSet, 
     write_star(star_path, micrograph_tables(micrographs, image_paths, pixel_sizes))
 
 
-def micrograph_tables(micrographs: MicrographSet, image_paths: list, pixel_sizes: np.ndarray) -> dict[str, pd.DataFrame]:
+def micrograph_tables(
+    micrographs: MicrographSet, image_paths: list, pixel_sizes: np.ndarray
+) -> dict[str, pd.DataFrame]:
     """Blocks ``optics`` and ``micrographs`` of the same rows and columns with other image files and pixel sizes."""
     table = micrographs.table.drop(columns=[c for c in PIXEL_SIZE_COLUMNS if c in micrographs.table])
     table = table.assign(**{NAME: [str(path) for path in image_paths]})
@@ -96,7 +98,8 @@ def stem_of(name: str) -> str:
 
 
 def resolve(name: str, star_path: Path) -> Path:
-    """Path of a file that a STAR file names: relative to the working directory (RELION's rule), else to the STAR file."""
+    """Path of a file that a STAR file names: relative to the working directory (RELION's rule), else to the
+    STAR file."""
     beside = star_path.parent / name
     return beside if not Path(name).exists() and beside.exists() else Path(name)
 
@@ -137,12 +140,12 @@ def _images_of(source: Path) -> list[Path]:
 def _check_files(paths: list[Path], source: Path) -> None:
     missing = [path for path in paths if not path.exists()]
     if len(missing) == len(paths):
-        raise InputError(f"{source}: none of its {len(paths)} micrographs exists (first: {missing[0]}). Paths are taken "
-                         f"relative to {Path.cwd()}; start the command from the project's folder.")
+        raise InputError(f"{source}: none of its {len(paths)} micrographs exists (first: {missing[0]}). Paths are "
+                         f"taken relative to {Path.cwd()}; start the command from the project's folder.")
     twins = [stem for stem, count in Counter(path.stem for path in paths).items() if count > 1]
     if twins:
-        raise InputError(f"{source}: {len(twins)} file names occur more than once (first: {twins[0]}). Coordinates could "
-                         "not be told apart; rename the micrographs.")
+        raise InputError(f"{source}: {len(twins)} file names occur more than once (first: {twins[0]}). Coordinates "
+                         "could not be told apart; rename the micrographs.")
 
 
 def _column_pixel_sizes(table: pd.DataFrame, optics: pd.DataFrame | None) -> np.ndarray:
@@ -164,8 +167,8 @@ def _known_pixel_sizes(paths: list[Path], sizes: np.ndarray, pixel_size: float |
     known = np.array([_known_pixel_size(path, size, pixel_size) for path, size in zip(paths, sizes)], dtype=float)
     unknown = np.flatnonzero(~(known > 0))
     if len(unknown):
-        raise InputError(f"{paths[unknown[0]]}: the pixel size is not known ({len(unknown)} of {len(paths)} micrographs). "
-                         "Pass --pixel-size in angstroms.")
+        raise InputError(f"{paths[unknown[0]]}: the pixel size is not known ({len(unknown)} of {len(paths)} "
+                         "micrographs). Pass --pixel-size in angstroms.")
     return known
 
 

@@ -52,8 +52,8 @@ def read_references(path: Path) -> References:
     found = ((block, name) for block in read_tables(path).values() for name in COLUMNS if name in block and len(block))
     table, column = next(found, (None, None))
     if table is None:
-        raise InputError(f"{path}: no column {' or '.join(COLUMNS)} with images. Give classes.star of classify, or an MRC "
-                         "stack of class averages.")
+        raise InputError(f"{path}: no column {' or '.join(COLUMNS)} with images. Give classes.star of classify, or an "
+                         "MRC stack of class averages.")
     places = [str(name).rpartition("@")[::2] for name in table[column]]
     stacks = {file: _read_stack(resolve(file, path)) for file in dict.fromkeys(file for _, file in places)}
     images = [_image(path, number, file, stacks[file][0]) for number, file in places]

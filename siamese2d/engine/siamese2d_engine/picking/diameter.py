@@ -36,8 +36,8 @@ def estimate_diameter(micrographs: MicrographSet, groups: list) -> float:
     profiles = [(profile, count) for profile, count in profiles if count]
     labels = sum(count for _, count in profiles)
     if labels < FEWEST_LABELS:
-        raise InputError(f"Only {labels} labels lie far enough from the borders to estimate the particle diameter. Pass "
-                         "--diameter in angstroms.")
+        raise InputError(f"Only {labels} labels lie far enough from the borders to estimate the particle diameter. "
+                         "Pass --diameter in angstroms.")
     length = min(len(profile) for profile, _ in profiles)
     mean = np.average([profile[:length] for profile, _ in profiles], axis=0, weights=[count for _, count in profiles])
     return round(2 * profile_edge(mean) * float(micrographs.pixel_sizes[labelled[0]]), 1)
@@ -68,8 +68,8 @@ def profile_edge(profile: np.ndarray) -> float:
     signed = deviation * np.sign(deviation[peak])
     below = np.flatnonzero(signed[peak:] < EDGE_SHARE * signed[peak])
     if not len(below) or np.abs(weighted[peak]) < LEAST_SIGNAL * np.std(weighted[half:]):
-        raise InputError("The labelled particles do not stand out enough to estimate their diameter. Pass --diameter in "
-                         "angstroms.")
+        raise InputError("The labelled particles do not stand out enough to estimate their diameter. Pass --diameter "
+                         "in angstroms.")
     return float(peak + below[0])
 
 

@@ -42,8 +42,8 @@ class MicrographPlan:
     ice, carbon
         What is no particle.
     gain
-        Of the detector, which counts: recorded = gain * (`MEAN_COUNT` - scattering - noise). Dose and ice thickness scale
-        the whole image, level and contrast alike.
+        Of the detector, which counts: recorded = gain * (`MEAN_COUNT` - scattering - noise). Dose and ice thickness
+        scale the whole image, level and contrast alike.
     """
 
     positions: np.ndarray
