@@ -737,10 +737,11 @@ class TestViewers(pwtests.BaseTest):
         curves = self.figure(viewer, "showFrc").axes[0]
         named = next(line for line in curves.lines if line.get_label() == "class 2")
         np.testing.assert_allclose([1.0, 0.5, 0.2], named.get_ydata())
-        changed, likelihood, resolution = self.figure(viewer, "showConvergence").axes
+        changed, likelihood, resolution, classes = self.figure(viewer, "showConvergence").axes
         np.testing.assert_allclose([0.5, 0.4, 0.1, 0.1], changed.lines[0].get_ydata())
         np.testing.assert_allclose([20, 20, 20, 10], resolution.lines[0].get_ydata())
         np.testing.assert_allclose([4, 5, 7, 9], likelihood.lines[0].get_ydata())
+        np.testing.assert_allclose([1, 1, 2, 2], classes.lines[0].get_ydata())
 
     def test_classify_members_least_certain_first(self):
         protocol = self.classified()
