@@ -53,8 +53,10 @@ def print_accuracy(results: dict) -> None:
     for name, result in results.items():
         if name == "classes":
             print(f"class purity (species)                 {result['purity']:.3f}")
-            print(f"angular spread in a class, mean        {result['spread_mirror']:.1f} degrees "
-                  "(a view and its mirror as one)")
+            spread = result["spread_mirror"]
+            print("angular spread in a class, mean        "
+                  + ("unknown: no true directions, or no class with several particles" if spread is None else
+                     f"{spread:.1f} degrees (a view and its mirror as one)"))
         else:
             print(f"{name:<38} average precision {result['average_precision']:.3f}, best F1 {result['best_f1']:.3f}, "
                   f"centre error {result['rms_error']:.1f} px rms")

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from .curves import count_axis, draw_series, mark_point, mark_x
 from .style import BLUE, GREEN, ORANGE, prepare, say, style
 
-PANELS = (("loss", "log-likelihood of a particle that is lost", BLUE), ("silhouette", "silhouette", ORANGE))
+PANELS = (("loss", "log-likelihood lost", BLUE), ("silhouette", "silhouette", ORANGE))
 
 
 def held_out(history: list[dict]) -> dict[int, float]:
