@@ -127,7 +127,7 @@ def pixels(star: Path, args: argparse.Namespace, folder: Path, components: int |
 
 
 def invariants(star: Path, args: argparse.Namespace, folder: Path) -> Members:
-    """k-means of steerable coefficients' moduli, which turning and mirroring leave as they are; the images are centred first."""
+    """k-means of steerable coefficients' moduli, which turning and mirroring leave as they are, of centred images."""
     particles = read_particles(star)
     preparation = Preparation.for_particles(particles, WORKING_BOX, True, None)
     spectra = read_spectra(particles, preparation, print)
@@ -246,7 +246,7 @@ def scores(labels: np.ndarray, truth: dict, junk: bool) -> dict:
     return result
 
 
-def mean_resolution(members: Members, star: Path) -> float | None:
+def median_resolution(members: Members, star: Path) -> float | None:
     """Resolution at which halves of a class correlate by 0.5, the median over the particles, angstroms.
 
     The halves are particles of even and odd place, aligned by what the method knew of both: good for comparing methods.
@@ -284,7 +284,7 @@ def measure(name: str, folder: Path, args: argparse.Namespace) -> dict:
         return {
             "method": name, "set": folder.name, "K": args.classes, "seed": args.seed,
             **scores(members.labels, truth, args.junk),
-            "resolution": mean_resolution(members, folder / "particles.star"),
+            "resolution": median_resolution(members, folder / "particles.star"),
             "cpu_seconds": usage.ru_utime + usage.ru_stime, "wall_seconds": elapsed,
             "peak_mb": usage.ru_maxrss / 1024,
         }

@@ -22,6 +22,7 @@ import os
 import statistics
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -94,22 +95,32 @@ class Chain:
             raise SystemExit(f"{name} failed: {protocol.getErrorMessage()}\nIts log: {protocol.getStdoutLog()}")
 
 
+def normalize(make: Callable, session: str) -> None:
+    """The first protocol behind an import; `make` is a method of `Chain`, `session` goes before all names."""
+    make(f"{session}normalize", Siamese2DProtNormalize, downsample=NORMALIZED,
+         inputMicrographs=(f"{session}import", "outputMicrographs"))
+
+
+def pick_and_extract(make: Callable, session: str) -> None:
+    """The next two, with the earlier session's picker; see `normalize`."""
+    make(f"{session}pick", Siamese2DProtPick, inputMicrographs=(f"{session}normalize", "outputMicrographs"),
+         inputPicker=("earlier picker", "outputPicker"))
+    make(f"{session}extract", Siamese2DProtExtract, inputCoordinates=(f"{session}pick", "outputCoordinates"),
+         micrographsSource=OTHER, inputMicrographs=(f"{session}import", "outputMicrographs"), boxSize=BOX,
+         downsample=SMALLER)
+
+
 def earlier_session(chain: Chain, simulated: Path) -> None:
     """The picker and the classes that the live session starts from."""
     folder = links(simulated.parent / "earlier", sorted((simulated / "micrographs").glob("*.mrc"))[:EARLIER])
     chain.once("earlier import", ProtImportMicrographs, filesPath=str(folder), filesPattern="*.mrc", **ACQUISITION)
-    chain.once("earlier normalize", Siamese2DProtNormalize, downsample=NORMALIZED,
-               inputMicrographs=("earlier import", "outputMicrographs"))
+    normalize(chain.once, "earlier ")
     chain.once("earlier labels", Siamese2DProtImportCoordinates, diameter=DIAMETER,
                inputMicrographs=("earlier import", "outputMicrographs"),
                coordinatesFile=str(simulated / "training_coordinates.star"))
     chain.once("earlier picker", Siamese2DProtTrainPicker, inputMicrographs=("earlier normalize", "outputMicrographs"),
                inputCoordinates=("earlier labels", "outputCoordinates"))
-    chain.once("earlier pick", Siamese2DProtPick, inputMicrographs=("earlier normalize", "outputMicrographs"),
-               inputPicker=("earlier picker", "outputPicker"))
-    chain.once("earlier extract", Siamese2DProtExtract, inputCoordinates=("earlier pick", "outputCoordinates"),
-               micrographsSource=OTHER, inputMicrographs=("earlier import", "outputMicrographs"), boxSize=BOX,
-               downsample=SMALLER)
+    pick_and_extract(chain.once, "earlier ")
     chain.once("earlier classes", Siamese2DProtClassify, inputParticles=("earlier extract", "outputParticles"),
                numberOfClasses=CLASSES)
 
@@ -118,13 +129,8 @@ def live_protocols(chain: Chain, watched: Path) -> None:
     """The import and the chain behind it, not yet started."""
     chain.prepare("import", ProtImportMicrographs, filesPath=str(watched), filesPattern="*.mrc", dataStreaming=True,
                   **ACQUISITION)
-    chain.prepare("normalize", Siamese2DProtNormalize, inputMicrographs=("import", "outputMicrographs"),
-                  downsample=NORMALIZED)
-    chain.prepare("pick", Siamese2DProtPick, inputMicrographs=("normalize", "outputMicrographs"),
-                  inputPicker=("earlier picker", "outputPicker"))
-    chain.prepare("extract", Siamese2DProtExtract, inputCoordinates=("pick", "outputCoordinates"),
-                  micrographsSource=OTHER, inputMicrographs=("import", "outputMicrographs"), boxSize=BOX,
-                  downsample=SMALLER)
+    normalize(chain.prepare, "")
+    pick_and_extract(chain.prepare, "")
     chain.prepare("assign", Siamese2DProtAssign, inputParticles=("extract", "outputParticles"),
                   inputClasses=("earlier classes", "outputClasses"))
 

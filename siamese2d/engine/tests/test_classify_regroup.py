@@ -162,6 +162,15 @@ def test_grouping_curve_is_what_each_number_of_groups_loses():
     assert rows[0]["silhouette"] is None and rows[3]["silhouette"] is None
 
 
+def test_grouping_curve_leaves_out_some_of_many_numbers():
+    places = np.arange(100.0)
+    losses = (places[:, None] - places) ** 2 / 4
+    numbers = [row["k"] for row in grouping_curve(tree_of(losses), losses, images=100)]
+    assert numbers[:20] == list(range(1, 21)) and numbers[-1] == 100
+    assert all(1 <= after - before <= 5 for before, after in zip(numbers, numbers[1:]))
+    assert len(numbers) < 60
+
+
 def test_a_group_is_led_by_its_largest_class():
     assert leaders_of(torch.tensor([0, 1, 0, 1]), torch.tensor([3, 9, 5, 2])).tolist() == [2, 1]
 

@@ -150,7 +150,7 @@ def test_wiener_average_and_spectra_of_planted_classes():
     images = truth[classes] + torch.view_as_complex(torch.randn(n, 24, 6, 2, generator=generator)) * (noise / 2) ** 0.5
     ctf2 = torch.ones(n, 6)
     sums = Sums(2, 24, 6)
-    sums.add(torch.arange(n) % 2, classes, torch.zeros(n, dtype=torch.bool), torch.ones(n), images, ctf2)
+    sums.add(classes, torch.zeros(n, dtype=torch.bool), torch.ones(n), images, ctf2)
     multiplicity = HARMONICS.multiplicity[None, :, None]
     power = (multiplicity * images.abs() ** 2).sum((0, 1))
     # All harmonics together carry the ring's power: of the noise, each of the 47 (m and -m) its share.
@@ -166,8 +166,11 @@ def test_wiener_average_and_spectra_of_planted_classes():
 def test_sums_conjugate_mirrored_images():
     sums = Sums(1, 2, 1)
     image = torch.tensor([[[1 + 2j], [3 - 1j]]])
-    sums.add(torch.tensor([0]), torch.tensor([0]), torch.tensor([True]), torch.ones(1), image, torch.ones(1, 1))
-    torch.testing.assert_close(sums.numerator[0, 0], image[0].conj())
+    sums.add(torch.tensor([0]), torch.tensor([True]), torch.ones(1), image, torch.ones(1, 1))
+    sums.add(torch.tensor([0]), torch.tensor([False]), torch.ones(1), image, torch.ones(1, 1))
+    sums.complete()
+    torch.testing.assert_close(sums.numerator[0], image[0].conj() + image[0])
+    assert float(sums.size) == 2
 
 
 def test_synthesis_undoes_analysis():

@@ -1,4 +1,4 @@
-"""How many classes: what grouping fine classes into fewer costs, and how well particles are told by averages without them."""
+"""How many classes: what grouping fine ones into fewer costs, and how well averages tell particles not in them."""
 
 import math
 from collections import Counter
@@ -15,9 +15,9 @@ PANELS = (("loss", "log-likelihood lost", BLUE), ("silhouette", "silhouette", OR
 def held_out(history: list[dict]) -> dict[int, float]:
     """Mean log-likelihood of a particle for each number of classes that the passes had.
 
-    A particle is compared with averages without itself, so that more classes raise it only if they tell more. Each class has
-    the same probability beforehand. Only passes on equally many rings compare: the most common number counts, and the
-    last pass with each number of classes.
+    A particle is compared with averages without itself, so that more classes raise it only if they tell more. Each
+    class has the same probability beforehand. Only passes on equally many rings compare: the most common number
+    counts, and the last pass with each number of classes.
     """
     if not history:
         return {}

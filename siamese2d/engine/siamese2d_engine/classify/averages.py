@@ -10,26 +10,39 @@ from siamese2d_engine.classify.polar import Harmonics
 
 
 class Sums:
-    """CTF-weighted sums of aligned images for each class, kept for two halves of the images.
+    """CTF-weighted sums of aligned images for each class.
 
-    ``numerator`` is ``sum p CTF F``, ``(2, K, count, rings)`` complex64; ``weight`` is ``sum p CTF^2``,
-    ``(2, K, rings)``; ``sizes`` is ``sum p``, ``(2, K)``.
+    Attributes
+    ----------
+    numerator
+        ``sum p CTF F``, ``(K, count, rings)`` complex64; without mirrored images until `complete`.
+    weight
+        ``sum p CTF^2``, ``(K, rings)``.
+    size
+        ``sum p`` over all classes, a number ``()``.
     """
 
     def __init__(self, classes: int, count: int, rings: int, device: torch.device | str = "cpu"):
-        # A slot for each half, mirror and class: the mirror's sum is conjugated once, in the end.
-        self._numerator = torch.zeros(4 * classes, count, rings, dtype=torch.complex64, device=device)
-        self.weight = torch.zeros(2 * classes, rings, device=device)
-        self.sizes = torch.zeros(2 * classes, device=device)
-        self.classes = classes
+        # Plain images, then those of which the sum is mirrored in the end: once for all of them.
+        self._numerators = torch.zeros(2 * classes, count, rings, dtype=torch.complex64, device=device)
+        self.weight = torch.zeros(classes, rings, device=device)
+        self.size = torch.zeros((), device=device)
 
-    def add(self, half: Tensor, classes: Tensor, flips: Tensor, weights: Tensor, images: Tensor, ctf2: Tensor) -> None:
+    @property
+    def classes(self) -> int:
+        return len(self.weight)
+
+    @property
+    def numerator(self) -> Tensor:
+        return self._numerators[:self.classes]
+
+    def add(self, classes: Tensor, flips: Tensor, weights: Tensor, images: Tensor, ctf2: Tensor) -> None:
         """Add ``x`` poses of images.
 
         Parameters
         ----------
-        half, classes, flips
-            ``(x,)``; half is 0 or 1.
+        classes, flips
+            ``(x,)``.
         weights
             Posterior probabilities ``(x,)``.
         images
@@ -38,25 +51,16 @@ class Sums:
         ctf2
             ``CTF^2`` of the rings, ``(x, rings)``.
         """
-        slot = half * self.classes + classes
-        mirrored, weight = flips.long() * 2 * self.classes + slot, ctf2 * weights[:, None]
+        slot, weight, size = flips.long() * self.classes + classes, ctf2 * weights[:, None], weights.sum()
         # All or nothing: from here on no memory is asked for.
-        self._numerator.index_add_(0, mirrored, images)
-        self.weight.index_add_(0, slot, weight)
-        self.sizes.index_add_(0, slot, weights)
+        self._numerators.index_add_(0, slot, images)
+        self.weight.index_add_(0, classes, weight)
+        self.size += size
 
-    def bring_together(self) -> None:
-        """Add the sums of all processes."""
-        distributed.add(self._numerator, self.weight, self.sizes)
-
-    @property
-    def numerator(self) -> Tensor:
-        plain, flipped = self._numerator.view(2, 2, self.classes, *self._numerator.shape[1:])
-        return plain + flipped.conj()
-
-    def halves(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Numerator ``(2, K, count, rings)``, weight ``(2, K, rings)`` and sizes ``(2, K)``."""
-        return self.numerator, self.weight.view(2, self.classes, -1), self.sizes.view(2, self.classes)
+    def complete(self) -> None:
+        """Add the sums of all processes, and to each class its mirrored images."""
+        distributed.add(self._numerators, self.weight, self.size)
+        self.numerator.add_(self._numerators[self.classes:].conj())
 
 
 @dataclass
@@ -81,15 +85,14 @@ def wiener(sums: Sums, spectra: Spectra) -> tuple[Tensor, Tensor]:
     tuple of Tensor
         Averages ``(count, rings, K)`` complex64, and the denominators ``(K, rings)``.
     """
-    numerator, weight, _ = sums.halves()
     ratio = spectra.noise / spectra.signal.clamp_min(1e-12 * float(spectra.noise.max()))
-    denominator = weight.sum(0) + ratio
-    average = numerator.sum(0) / denominator[:, None, :]
+    denominator = sums.weight + ratio
+    average = sums.numerator / denominator[:, None, :]
     return average.permute(1, 2, 0).contiguous(), denominator
 
 
 def estimate_spectra(sums: Sums, averages: Tensor, image_power: Tensor, harmonics: Harmonics) -> Spectra:
-    """Noise from what the averages leave of the images, signal from what two halves of each class share.
+    """Noise from what the averages leave of the images, signal from the power of the averages.
 
     Parameters
     ----------
@@ -102,22 +105,20 @@ def estimate_spectra(sums: Sums, averages: Tensor, image_power: Tensor, harmonic
     harmonics
         Of the sums.
     """
-    numerator, weight, sizes = sums.halves()
-    n = sizes.sum()
-    both = averages.permute(2, 0, 1)
+    by_class = averages.permute(2, 0, 1)
     multiplicity = harmonics.multiplicity[None, :, None]
-    shared = (multiplicity * (numerator.sum(0).conj() * both).real).sum((0, 1))
-    explained = (weight.sum(0) * (multiplicity * both.abs() ** 2).sum(1)).sum(0)
-    noise = (image_power - 2 * shared + explained) / n
-    noise = noise.clamp_min(1e-3 * image_power / n)
-    return Spectra(signal=_signal(numerator, weight, noise, multiplicity), noise=noise)
+    shared = (multiplicity * (sums.numerator.conj() * by_class).real).sum((0, 1))
+    explained = (sums.weight * (multiplicity * by_class.abs() ** 2).sum(1)).sum(0)
+    noise = (image_power - 2 * shared + explained) / sums.size
+    noise = noise.clamp_min(1e-3 * image_power / sums.size)
+    return Spectra(signal=_signal(sums, noise, multiplicity), noise=noise)
 
 
-def _signal(numerator: Tensor, weight: Tensor, noise: Tensor, multiplicity: Tensor) -> Tensor:
+def _signal(sums: Sums, noise: Tensor, multiplicity: Tensor) -> Tensor:
     """Mean power of the classes' signal: the power of the plain averages less what noise adds to them."""
-    weight = weight.sum(0)
+    weight = sums.weight
     usable = (weight > 1e-3 * weight.amax(0, keepdim=True)).float()
-    power = (multiplicity * (numerator.sum(0) / weight.clamp_min(1e-6)[:, None, :]).abs() ** 2).sum(1)
+    power = (multiplicity * (sums.numerator / weight.clamp_min(1e-6)[:, None, :]).abs() ** 2).sum(1)
     # Well determined classes count more.
     trust = usable * weight
     signal = (trust * (power - noise / weight.clamp_min(1e-6))).sum(0) / trust.sum(0).clamp_min(1e-6)

@@ -29,8 +29,11 @@ def balanced_offsets(scores: Tensor, offsets: Tensor, strength: float) -> Tensor
         ``(K,)`` with mean 0.
     """
     n, classes = scores.shape
+    # Where images are compared with a few of many classes, the others need not be looked at.
+    compared, columns = scores.topk(int(scores.isfinite().sum(1).max()), dim=1)
     for _ in range(ITERATIONS):
-        sizes = torch.softmax(scores + offsets, dim=1).sum(0)
+        posterior = torch.softmax(compared + offsets[columns], dim=1)
+        sizes = offsets.new_zeros(classes).index_add_(0, columns.flatten(), posterior.flatten())
         wanted = -strength * torch.log((sizes + 0.5) / (n / classes))
         offsets = offsets + DAMPING * (wanted - offsets)
     return offsets - offsets.mean()

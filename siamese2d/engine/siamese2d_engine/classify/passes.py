@@ -1,6 +1,8 @@
 """One pass over the images: search poses against the averages, and sum the aligned images for the next averages."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -10,8 +12,8 @@ from siamese2d_engine.batches import Room
 from siamese2d_engine.classify.averages import Sums
 from siamese2d_engine.classify.cells import Cells, ShiftGrid, likely_cells
 from siamese2d_engine.classify.polar import Harmonics, PolarGrid
-from siamese2d_engine.classify.search import (Poses, References, best_over_rotations, mirror_, rotation_profile,
-                                              shift_before_rotation)
+from siamese2d_engine.classify.search import (Matrices, Poses, References, best_over_rotations, mirror_,
+                                              rotation_profile, shift_before_rotation)
 from siamese2d_engine.progress import work
 
 # Poses with less of the posterior than this are left out of the sums.
@@ -144,7 +146,7 @@ def align(
     averages
         To compare with.
     candidates
-        Pairs of image indices and class indices: who is compared with whom.
+        Pairs of image indices and class indices, equally many classes in each: who is compared with whom.
     settings
         The pass.
     """
@@ -156,26 +158,30 @@ def align(
         Sums(total, settings.sum.count, settings.sum.rings, device),
         torch.full((len(images), total), -torch.inf),
     )
-    candidates = [(distributed.share(indices), classes) for indices, classes in candidates]
-    candidates = [pair for pair in candidates if len(pair[0])]
-    with work("align", sum(len(indices) for indices, _ in candidates), "particle") as meter:
-        for indices, classes in candidates:
-            numbers = classes.to(device)
-            matrices = comparison.references.matrices(numbers)
-            per_image = 4 * len(settings.shifts.points) * len(classes) * settings.search.count
+    shared = [distributed.share(indices) for indices, _ in candidates]
+    order = torch.cat(shared)
+    pair = torch.repeat_interleave(torch.arange(len(shared)), torch.tensor([len(indices) for indices in shared]))
+    table = torch.stack([classes for _, classes in candidates])
+    per_image = 4 * len(settings.shifts.points) * table.shape[1] * settings.search.count
 
-            def compare(rows: slice) -> int:
-                chunk = indices[rows]
-                poses, scores, summands = comparison.align(chunk, centres[chunk].to(device), matrices, numbers)
-                result.poses.put(chunk, poses)
-                result.scores[chunk[:, None], classes[None, :]] = scores.cpu()
-                # Last: a chunk that failed and is done again is added once.
-                result.sums.add(*summands)
-                return len(chunk)
+    # Chunks go through the pairs in order: the last one's factors are all that is needed again.
+    @lru_cache(maxsize=1)
+    def matrices(number: int) -> Matrices:
+        return comparison.references.matrices(table[number].to(device))
 
-            for done in settings.room.batches(compare, len(indices), per_image):
-                meter.advance(done)
-    result.sums.bring_together()
+    def compare(rows: slice) -> int:
+        chunk, classes = order[rows], table[pair[rows]]
+        poses, scores, summands = comparison.align(chunk, centres[chunk].to(device), pair[rows], classes, matrices)
+        result.poses.put(chunk, poses)
+        result.scores[chunk[:, None], classes] = scores.cpu()
+        # Last: a chunk that failed and is done again is added once.
+        result.sums.add(*summands)
+        return len(chunk)
+
+    with work("align", len(order), "particle") as meter:
+        for done in settings.room.batches(compare, len(order), per_image) if len(order) else ():
+            meter.advance(done)
+    result.sums.complete()
     distributed.add(*vars(result.poses).values())
     distributed.highest(result.scores)
     return result
@@ -205,35 +211,47 @@ class _Comparison:
         self.sum_matrix = self.sum_harmonics.rotation_matrix(self.psi).conj()
 
     def align(
-        self, chunk: Tensor, centres: Tensor, matrices: tuple[list[Tensor], list[Tensor]], numbers: Tensor
+        self, chunk: Tensor, centres: Tensor, pair: Tensor, classes: Tensor, matrices: Callable[[int], Matrices]
     ) -> tuple[Poses, Tensor, tuple[Tensor, ...]]:
-        """The best poses of a chunk of images, the scores by class, and what goes into the sums (see `Sums.add`)."""
+        """The best poses of a chunk of images, the scores by class, and what goes into the sums (see `Sums.add`).
+
+        Each image is compared with its row of `classes`, ``(n, C)``; images of the same `pair` ``(n,)``, which stand
+        next to each other, with the same classes, whose factors `matrices` gives.
+        """
         samples = self.settings.search.of(self.images.samples[chunk]).to(self.device) * self.search_grid.ramps(centres)
         ctf2 = self.images.ctf2[chunk, :self.settings.search.rings].to(self.device)
         parts = self.harmonics.analyse(samples)
-        scores = best_over_rotations(parts, matrices, self.harmonics, self.settings.mirror)
-        scores = scores.view(len(chunk), len(self.shifts), len(numbers), -1)
+        numbers = classes.to(self.device)
+        scores = self._correlations(parts, pair, matrices).view(len(chunk), len(self.shifts), numbers.shape[1], -1)
         offsets = self.averages.offsets[numbers]
-        scores = scores + (offsets - 0.5 * ctf2 @ self.references.power[numbers].T)[:, None, :, None]
+        scores += (offsets - 0.5 * (ctf2 @ self.references.power.T).gather(1, numbers))[:, None, :, None]
         by_class = scores.amax((1, 3)) - offsets
 
         cells = likely_cells(scores, self.settings.best, self.settings.shifts)
         images = self.harmonics.join(*parts).permute(1, 0, 2)
-        profile, own = self._profiles(chunk, images, ctf2, cells, numbers)
+        found = numbers[cells.image, cells.column]
+        profile, own = self._profiles(chunk, images, ctf2, cells, found)
         by_class = self._with_own_scores(by_class, cells, own, profile)
-        profile = profile + offsets[cells.column][:, None]
-        poses, summands = self._posterior(chunk, centres, cells, numbers, profile, offsets)
+        poses, summands = self._posterior(chunk, centres, cells, found, profile)
         return poses, by_class, summands
 
+    def _correlations(
+        self, parts: tuple[Tensor, Tensor], pair: Tensor, matrices: Callable[[int], Matrices]
+    ) -> Tensor:
+        """See `best_over_rotations`, pair by pair."""
+        numbers, sizes = pair.unique_consecutive(return_counts=True)
+        images = zip(*(part.split(sizes.tolist(), dim=1) for part in parts))
+        return torch.cat([best_over_rotations(own, matrices(number), self.harmonics, self.settings.mirror)
+                          for number, own in zip(numbers.tolist(), images)])
+
     def _profiles(
-        self, chunk: Tensor, images: Tensor, ctf2: Tensor, cells: Cells, numbers: Tensor
+        self, chunk: Tensor, images: Tensor, ctf2: Tensor, cells: Cells, classes: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Log-likelihoods of the cells at all rotations ``(x, rotations)``, and which are of the image's own class.
 
         An image is compared with the average of its own class without itself: its own noise, found again in the
         average, would hold it where it is.
         """
-        classes = numbers[cells.column]
         reference, power = self.references.by_shift[cells.shift, classes], self.references.power[classes]
         index = chunk.to(self.device)[cells.image]
         own = (classes == self.present.classes[chunk, 0].to(self.device)[cells.image]).nonzero()[:, 0]
@@ -267,10 +285,12 @@ class _Comparison:
         return own * (pose.weights / denominator)[:, None], remaining
 
     def _posterior(
-        self, chunk: Tensor, centres: Tensor, cells: Cells, numbers: Tensor, profile: Tensor, offsets: Tensor
+        self, chunk: Tensor, centres: Tensor, cells: Cells, classes: Tensor, profile: Tensor
     ) -> tuple[Poses, tuple[Tensor, ...]]:
         """Poses from the cells' log-likelihoods, and summands in which each rotation counts by its probability."""
         shape = len(chunk), self.settings.best
+        offsets = self.averages.offsets[classes]
+        profile = profile + offsets[:, None]
 
         def by_image(values: Tensor, empty: float | int | bool) -> Tensor:
             table = values.new_full((*shape, *values.shape[1:]), empty)
@@ -285,7 +305,6 @@ class _Comparison:
         weights = odds.sum(1)
         psi = _refined_peak(profile, peak, self.psi)
         shifts = shift_before_rotation(cells.moved, psi, cells.flip) + centres[cells.image]
-        classes = numbers[cells.column]
 
         heavy = (weights > SMALLEST_WEIGHT).nonzero()[:, 0]
         summands = self._summands(chunk, cells.image[heavy], classes[heavy], cells.flip[heavy], shifts[heavy],
@@ -294,7 +313,7 @@ class _Comparison:
         order = table.argsort(dim=1, descending=True, stable=True)
         pick = lambda values, empty: by_image(values, empty).gather(1, order)
         moved = by_image(shifts, 0).gather(1, order[..., None].expand(-1, -1, 2))
-        offset = pick(offsets[cells.column], 0)[:, 0]
+        offset = pick(offsets, 0)[:, 0]
         return Poses(pick(classes, 0), pick(cells.flip, False), pick(psi, 0), moved, table.gather(1, order),
                      highest + torch.log(total / profile.shape[1]) - offset), summands
 
@@ -307,7 +326,7 @@ class _Comparison:
         harmonics = self.sum_harmonics.join(*self.sum_harmonics.analyse(samples)).permute(1, 0, 2)
         turns = torch.complex(odds @ self.sum_matrix.real, odds @ self.sum_matrix.imag)
         ctf2 = self.images.ctf2[chunk, :self.settings.sum.rings].to(self.device)[image]
-        return index % 2, classes, flips, weights, harmonics * turns[..., None], ctf2
+        return classes, flips, weights, harmonics * turns[..., None], ctf2
 
 
 def _refined_peak(profile: Tensor, peak: Tensor, psi: Tensor) -> Tensor:
@@ -333,14 +352,14 @@ def sum_poses(
         index = chunk[image]
         pose = poses.single(index, slot, device)
         aligned = aligned_harmonics(images, index, pose, resolution, harmonics, mirrored=False)
-        sums.add((index % 2).to(device), pose.classes[:, 0], pose.flips[:, 0], pose.weights[:, 0],
+        sums.add(pose.classes[:, 0], pose.flips[:, 0], pose.weights[:, 0],
                  aligned * pose.weights[..., None], images.ctf2[index, :resolution.rings].to(device))
         return len(chunk)
 
     with work("sum", len(mine), "particle") as meter:
         for done in room.batches(add, len(mine), 8 * resolution.count * resolution.rings):
             meter.advance(done)
-    sums.bring_together()
+    sums.complete()
     return sums
 
 

@@ -106,10 +106,11 @@ class Harmonics:
         t = np.pi * np.arange(half_angles) / half_angles
         analysis_even = np.exp(-1j * np.outer(even, t)) / half_angles
         analysis_odd = 1j * np.exp(-1j * np.outer(odd, t)) / half_angles
-        self._even, self._odd = (
-            torch.as_tensor(np.concatenate([a.real, a.imag]), dtype=torch.float32, device=device)
-            for a in (analysis_even, analysis_odd)
-        )
+        # Factors of the real and the imaginary part of each sample, next to each other as the samples lie in memory.
+        matrix = np.zeros((2 * count, half_angles, 2), dtype=np.float32)
+        matrix[:2 * len(even), :, 0] = np.concatenate([analysis_even.real, analysis_even.imag])
+        matrix[2 * len(even):, :, 1] = np.concatenate([analysis_odd.real, analysis_odd.imag])
+        self._analysis = torch.as_tensor(matrix.reshape(2 * count, -1), device=device)
 
     def analyse(self, samples: Tensor) -> tuple[Tensor, Tensor]:
         """Harmonics of samples ``(..., half_angles)``.
@@ -119,9 +120,9 @@ class Harmonics:
         tuple of Tensor
             Of the even and of the odd orders: real parts, then imaginary parts, each ``(2 * orders, ...)``.
         """
-        shape = samples.shape[:-1]
-        flat = samples.reshape(-1, self.half_angles)
-        return (self._even @ flat.real.T).view(-1, *shape), (self._odd @ flat.imag.T).view(-1, *shape)
+        parts = self._analysis @ torch.view_as_real(samples).reshape(-1, 2 * self.half_angles).T
+        parts = parts.view(-1, *samples.shape[:-1])
+        return parts[:2 * self.n_even], parts[2 * self.n_even:]
 
     def join(self, even: Tensor, odd: Tensor) -> Tensor:
         """One complex array ``(count, ...)`` from what `analyse` returns."""

@@ -1,10 +1,12 @@
 """Fewer classes out of many: fine classes that look alike become one.
 
 Fine classes hold one view of one species or conformation each. Their averages have little noise: grouping these keeps
-apart what a comparison of single images with the final number of averages confuses. The groups are found by Ward's method
-(Ward 1963, J. Am. Stat. Assoc. 58, 236), whose measure is what joining two classes loses of the log-likelihood, and improved
-by k-means over the classes.
+apart what a comparison of single images with the final number of averages confuses. The groups are found by Ward's
+method (Ward 1963, J. Am. Stat. Assoc. 58, 236), whose measure is what joining two classes loses of the log-likelihood,
+and improved by k-means over the classes.
 """
+
+from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -26,6 +28,8 @@ REACH = 3.0
 FINENESS = 4
 # Rounds of k-means after Ward's method, which never parts what it has joined.
 ROUNDS = 3
+# What groups cost is told for all numbers of them below this one; larger ones grow by this part of theirs.
+STEPS = 20
 
 
 class Alike:
@@ -59,6 +63,7 @@ class Alike:
         self._images = PolarImages(grid, samples, torch.ones(classes, rings), samples.abs().square().mean(2), pixels,
                                    images.support)
         self._unit = SHIFT_CYCLES / (grid.step * rings)
+        self._wide = shift_grid(REACH * self._unit, self._unit)
         self._full = Resolution(rings, 1, resolution.count)
         self._mirror, self._room = mirror, room
 
@@ -98,8 +103,7 @@ class Alike:
         """
         candidates = [((groups == number).nonzero()[:, 0], torch.tensor([number]))
                       for number in range(references.shape[2])]
-        coarse = self._compared(references, candidates, shift_grid(REACH * self._unit, self._unit),
-                                torch.zeros(len(groups), 2)).poses
+        coarse = self._compared(references, candidates, self._wide, torch.zeros(len(groups), 2)).poses
         fine = shift_grid(self._unit, self._unit / FINENESS)
         return self._compared(references, candidates, fine, coarse.shifts[:, 0]).poses.relabelled(groups)
 
@@ -107,7 +111,7 @@ class Alike:
         """Half the squared distance of each class from references, in units of the noise, ``(K, references)``."""
         everyone = torch.arange(len(self._images)), torch.arange(references.shape[2])
         centres = torch.zeros(len(self._images), 2)
-        scores = self._compared(references, [everyone], shift_grid(REACH * self._unit, self._unit), centres).scores
+        scores = self._compared(references, [everyone], self._wide, centres).scores
         # The score is <A, B> - |B|^2 / 2.
         power = self._images.power * self._images.pixels / self.noise.cpu()
         return (0.5 * power.sum(1, keepdim=True).double() - scores).clamp_min(0)
@@ -115,7 +119,8 @@ class Alike:
     def _means(self, groups: Tensor, frames: Poses, sizes: Tensor) -> Tensor:
         """Averages ``(count, rings, groups)`` of the groups' members, which count as many times as they have images."""
         device = self.averages.device
-        moved = aligned_harmonics(self._images, torch.arange(len(groups)), frames.to(device), self._full, self._harmonics)
+        everyone = torch.arange(len(groups))
+        moved = aligned_harmonics(self._images, everyone, frames.to(device), self._full, self._harmonics)
         weights = sizes.clamp_min(1).to(moved.real)
         total = torch.zeros(int(groups.max()) + 1, device=device).index_add_(0, groups.to(device), weights)
         sums = torch.zeros(len(total), *moved.shape[1:], dtype=moved.dtype, device=device)
@@ -175,7 +180,7 @@ def groups_of(tree: np.ndarray, wanted: int) -> Tensor:
 
 
 def grouping_curve(tree: np.ndarray, losses: np.ndarray, images: int) -> list[dict]:
-    """What each number of groups would cost.
+    """What numbers of groups would cost: all small ones, then each some 5 % larger than the one before.
 
     Parameters
     ----------
@@ -189,19 +194,28 @@ def grouping_curve(tree: np.ndarray, losses: np.ndarray, images: int) -> list[di
     Returns
     -------
     list of dict
-        For each number of groups ``k`` from 1 to ``K``: ``loss``, the mean log-likelihood of an image that is lost, and, but
-        for the first and the last, ``silhouette`` of the classes in their groups (Rousseeuw 1987, J. Comput. Appl. Math. 20,
-        53).
+        For numbers of groups ``k`` from 1 to ``K``: ``loss``, the mean log-likelihood of an image that is lost, and, but
+        for the first and the last, ``silhouette`` of the classes in their groups (Rousseeuw 1987, J. Comput. Appl.
+        Math. 20, 53).
     """
     lost = np.concatenate([[0.0], np.cumsum(tree[:, 2] ** 2 / 2)])[::-1] / images
     lengths = np.sqrt(2 * losses)
     rows = []
-    for k, loss in enumerate(lost, start=1):
+    for k in _numbers_up_to(len(lost)):
         groups = groups_of(tree, k).numpy()
         inner = 1 < groups.max() + 1 < len(groups)
         silhouette = float(silhouette_score(lengths, groups, metric="precomputed")) if inner else None
-        rows.append({"k": k, "loss": float(loss), "silhouette": silhouette})
+        rows.append({"k": k, "loss": float(lost[k - 1]), "silhouette": silhouette})
     return rows
+
+
+def _numbers_up_to(most: int) -> Iterator[int]:
+    """All numbers from 1 where they are small, then each a few per cent larger than the one before; `most` last."""
+    k = 1
+    while k < most:
+        yield k
+        k += 1 + k // STEPS
+    yield most
 
 
 def leaders_of(groups: Tensor, sizes: Tensor) -> Tensor:

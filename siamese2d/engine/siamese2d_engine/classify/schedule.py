@@ -1,8 +1,8 @@
 """The order of the passes: few classes at low resolution first, then more classes and finer detail.
 
 Starting with all classes at once gets stuck: most then describe mixtures of views. With few classes on few rings the
-images fall into place first; each division then starts from aligned members. Where poses are sure, more classes than wanted are
-made and those that look alike are grouped: fine classes keep species and conformations apart.
+images fall into place first; each division then starts from aligned members. Where poses are sure, more classes than
+wanted are made and those that look alike are grouped: fine classes keep species and conformations apart.
 """
 
 from dataclasses import dataclass, replace

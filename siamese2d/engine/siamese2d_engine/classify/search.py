@@ -12,6 +12,7 @@ matrix products over the rings, one for each harmonic, and one matrix product ov
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
@@ -21,6 +22,9 @@ from siamese2d_engine.classify.polar import Harmonics, PolarGrid
 # Numbers of an array, and references in it, that a processor works on at a time: few enough for its cache, where the
 # next operation finds them.
 CACHED, ACROSS = 2**18, 1024
+
+# Of references, for even and odd orders each, see `References.matrices`.
+Matrices: TypeAlias = tuple[list[Tensor], list[Tensor]]
 
 
 class References:
@@ -50,7 +54,7 @@ class References:
         self.power = (averages.abs() ** 2 * harmonics.multiplicity[:, None, None]).sum(0).T * weights
         self._n_even = harmonics.n_even
 
-    def matrices(self, classes: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+    def matrices(self, classes: Tensor) -> Matrices:
         """Factors of the correlation with some classes, for even and odd orders each ``(2 * orders, rings, s * K)``.
 
         Re sum_m exp(i m psi) conj(Y) A = direct + crossed, with
@@ -68,7 +72,7 @@ class References:
 
 
 def best_over_rotations(
-    parts: tuple[Tensor, Tensor], matrices: tuple[list[Tensor], list[Tensor]], harmonics: Harmonics, mirror: bool
+    parts: tuple[Tensor, Tensor], matrices: Matrices, harmonics: Harmonics, mirror: bool
 ) -> Tensor:
     """Largest correlation over all rotations.
 

@@ -84,7 +84,9 @@ def divisions(
         residual = torch.view_as_real(parts.aligned - parts.ctf2[:, None] * averages[:, :, number] * scale).flatten(1)
         upper = upper_half(first_component(residual, start.to(residual)))
         for _ in range(REFINEMENTS):
-            upper = parts.refined(upper)
+            before, upper = upper, parts.refined(upper)
+            if torch.equal(before, upper):
+                break
         result.upper[some] = upper.cpu()
         for index in others:
             result.upper[index] = (parts.preference(upper, parts_of(index)) > 0).cpu()

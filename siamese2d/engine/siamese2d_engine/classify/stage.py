@@ -171,8 +171,8 @@ def number_of_classes(particles: int, wanted: int | None) -> int:
 def number_of_fine_classes(particles: int, classes: int, wanted: int | None) -> int:
     """Classes to make before the final ones, no more than `classes` for none.
 
-    By default five times as many, fewer where these would be too small for averages that tell, and none where there would not
-    be two for each final class, or this is the only one.
+    By default five times as many, fewer where these would be too small for averages that tell, and none where there
+    would not be two for each final class, or this is the only one.
     """
     if wanted is not None:
         return min(wanted, particles)
