@@ -18,6 +18,8 @@ from siamese2d_engine.progress import work
 
 # Poses with less of the posterior than this are left out of the sums.
 SMALLEST_WEIGHT = 1e-2
+# An image's closer looks take the memory of this many comparisons for each ring.
+CLOSER = 4
 
 
 @dataclass
@@ -162,7 +164,8 @@ def align(
     order = torch.cat(shared)
     pair = torch.repeat_interleave(torch.arange(len(shared)), torch.tensor([len(indices) for indices in shared]))
     table = torch.stack([classes for _, classes in candidates])
-    per_image = 4 * len(settings.shifts.points) * table.shape[1] * settings.search.count
+    compared = len(settings.shifts.points) * table.shape[1]
+    per_image = 4 * max(compared, CLOSER * settings.search.rings) * settings.search.count
 
     # Chunks go through the pairs in order: the last one's factors are all that is needed again.
     @lru_cache(maxsize=1)
