@@ -315,8 +315,8 @@ def test_schedule_ends_with_the_wanted_classes(classes, fine, mirror):
         assert all(step.rings <= step.doubtful_rings <= 12 for step in steps)
         # A class can be divided once before a pass, so the number at most doubles.
         assert all(b <= 2 * a for a, b in zip(numbers, numbers[1:]))
-        # Classes are grouped once, after the fine ones.
-        assert sum(b < a for a, b in zip(numbers, numbers[1:])) == (max(numbers) > classes)
+        # Fine classes are made and grouped twice.
+        assert sum(b < a for a, b in zip(numbers, numbers[1:])) == 2 * (max(numbers) > classes)
     assert max(step.classes for step in found.plain) == classes
     assert max(step.classes for step in found.finer) == fine * classes
     assert found.rings == 12

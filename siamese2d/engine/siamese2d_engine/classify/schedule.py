@@ -2,7 +2,8 @@
 
 Starting with all classes at once gets stuck: most then describe mixtures of views. With few classes on few rings the
 images fall into place first; each division then starts from aligned members. Where poses are sure, more classes than
-wanted are made and those that look alike are grouped: fine classes keep species and conformations apart.
+wanted are made and those that look alike are grouped: fine classes keep species and conformations apart. That is done
+twice: after the first time, images that went astray are searched for among the groups, which are purer by then.
 """
 
 from dataclasses import dataclass, replace
@@ -151,10 +152,12 @@ def schedule(classes: int, fine: int, rings: int, mirror: bool, recipe: Recipe) 
     complete, finest = passes.before_unfolding(classes), passes.before_unfolding(fine)
     start, *numbers = growth(complete, recipe.first_classes)
     first = passes.beginning(start) + [step for number in numbers for step in passes.grown(number)]
+    first += passes.everything(complete)
     plain = passes.renewed(complete) + passes.finished(classes) + passes.exact(classes)
     if fine <= classes:
         return Schedule(first, plain, plain)
-    finer = passes.doubled(complete, finest) + passes.finished(fine) + passes.grouped(classes)
+    doubled = passes.doubled(complete, finest)
+    finer = doubled + passes.regrouped(complete) + doubled + passes.finished(fine) + passes.grouped(classes)
     return Schedule(first, plain, finer + passes.exact(classes))
 
 
@@ -177,7 +180,7 @@ class _Passes:
 
     def grown(self, classes: int) -> list[Step]:
         step = self._usual(classes)
-        return [step] * self.recipe.grow + self.renewal(classes) + [step] + self.everything(classes)
+        return [step] * self.recipe.grow + self.renewal(classes) + [step]
 
     def renewal(self, classes: int) -> list[Step]:
         return [replace(self._usual(classes), replace=True)] if classes > 2 else []
@@ -197,7 +200,12 @@ class _Passes:
         while classes < wanted:
             classes = min(2 * classes, wanted)
             steps.append(self._usual(classes))
-        return [*steps, self._usual(wanted)]
+        return steps
+
+    def regrouped(self, classes: int) -> list[Step]:
+        """Group fine classes for the time being, and search everything with the groups."""
+        step = self._usual(classes)
+        return [replace(step, search=Search.NEAR, candidates=1), replace(step, search=Search.ALL, candidates=0)]
 
     def finished(self, classes: int) -> list[Step]:
         """Tell mirror images apart if they are to be, and compare in detail."""
