@@ -90,7 +90,7 @@ class Recipe:
     last: int = 16
     start: int = 6
     grow: int = 3
-    finish: int = 2
+    finish: int = 1
     replacements: int = 2
     candidates: int = 12
 
