@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
-"""2D classification on sets with a known truth: ours, ablations of it, clustering of pixels, of features and of published
-embeddings, RELION and ASPIRE where installed.
+"""2D classification on sets with a known truth: ours, ablations of it, clustering of pixels, of features and of
+published embeddings, RELION and ASPIRE where installed.
 
 The methods that assign put the particles into given classes instead (``--given``), those of another set, say.
 
-Each SET is a folder with ``particles.star``, ``particles.mrcs`` and ``truth.npz``, which holds either ``R`` (``(n, 3, 3)``,
-the last row is the viewing direction) or ``view`` (``(n, 3)``), and for mixtures ``species`` (``(n,)``). With ``--junk`` the
-highest species number is junk. Every method runs in a process of its own, so that CPU seconds and peak memory are its own;
-the peak of a method that starts another program is at least that of this Python, some 400 MB.
+Each SET is a folder with ``particles.star``, ``particles.mrcs`` and ``truth.npz``, which holds either ``R``
+(``(n, 3, 3)``, the last row is the viewing direction) or ``view`` (``(n, 3)``), and for mixtures ``species`` (``(n,)``). With
+``--junk`` the highest species number is junk. Every method runs in a process of its own, so that CPU seconds and peak
+memory are its own; the peak of a method that starts another program is at least that of this Python, some 400 MB.
 Afterwards the averages of methods that align are made anew from their poses, by one code for all, for the Fourier ring
 correlation of halves. Prints a table and writes JSON.
 """
@@ -139,7 +139,8 @@ def invariants(star: Path, args: argparse.Namespace, folder: Path) -> Members:
 
 def embedded(star: Path, args: argparse.Namespace, folder: Path, *options: str) -> Members:
     """k-means of the vectors of ``train``."""
-    subprocess.run([sys.executable, "-m", "siamese2d_engine", "train", "--particles", str(star), "--out", str(folder / "train"),
+    subprocess.run([sys.executable, "-m", "siamese2d_engine", "train", "--particles", str(star),
+                    "--out", str(folder / "train"),
                     "--seed", str(args.seed), "--threads", str(args.threads), *options], check=True)
     vectors = np.load(folder / "train" / "embeddings.npy")
     return clusters(vectors, args)
@@ -206,7 +207,8 @@ METHODS = {
     "k-means on 50 PCA components": lambda star, args, folder: pixels(star, args, folder, 50),
     "k-means on rotation invariants": invariants,
     "train, self-supervised": embedded,
-    "train, contrastive-original": lambda star, args, folder: embedded(star, args, folder, "--preset", "contrastive-original"),
+    "train, contrastive-original": lambda star, args, folder: embedded(star, args, folder,
+                                                                       "--preset", "contrastive-original"),
     "train, milopyp": lambda star, args, folder: embedded(star, args, folder, "--preset", "milopyp"),
     "ASPIRE": aspire,
     "RELION": relion,

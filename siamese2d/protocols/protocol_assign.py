@@ -21,8 +21,8 @@ CALIBRATION = "calibration.safetensors"
 class Siamese2DProtAssign(Siamese2DProtStreamingBase, Siamese2DProtClassesBase):
     """Puts new particles into existing 2D classes, without classifying again.
 
-    A coarse comparison with all averages proposes poses, a fine one decides. The classes may come from any program; they
-    keep their numbers, averages and frames.
+    A coarse comparison with all averages proposes poses, a fine one decides. The classes may come from any program;
+    they keep their numbers, averages and frames.
     """
 
     _label = "assign to 2D classes"

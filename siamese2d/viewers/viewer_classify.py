@@ -61,7 +61,8 @@ class Siamese2DClassifyViewer(StageViewer):
         "showGrouping": (
             "How many classes?",
             "What other numbers of classes would lose or gain. A curve that is flat at the number that was taken says "
-            "that fewer would do, a steep one asks for more. Views change gradually, so a clear best number is rare."),
+            "that fewer would do, a steep one asks for more. Views change gradually, so a clear best number is rare; "
+            "the silhouette favours the number that was taken, as its classes were divided to make the fine ones."),
         "showConvergence": (
             "Convergence",
             "Few particles still change their class at the end of a run that was long enough."),

@@ -25,8 +25,8 @@ def available_devices() -> list[str]:
 def resolve_device(name: str) -> torch.device:
     """Turn ``cpu``, ``cuda`` or ``cuda:N`` into a device; never falls back to another one.
 
-    Of several processes each gets a GPU of its own: of ``cuda:0,2`` the first process gets the first one, of ``cuda`` the
-    one with its number.
+    Of several processes each gets a GPU of its own: of ``cuda:0,2`` the first process gets the first one, of ``cuda``
+    the one with its number.
 
     Raises
     ------

@@ -27,9 +27,9 @@ HASHED_ENDINGS = (".star", ".csv", ".tsv", ".txt", ".json", ".safetensors")
 class Run:
     """One stage's run in its own folder, as a context manager.
 
-    Entering creates the folder or finds an earlier run of the same stage with the same parameters and inputs in it, which
-    is then continued (`finished` is true when nothing is left to do). Leaving writes the record with the outcome. Of several
-    processes only the main one does this.
+    Entering creates the folder or finds an earlier run of the same stage with the same parameters and inputs in it,
+    which is then continued (`finished` is true when nothing is left to do). Leaving writes the record with the outcome.
+    Of several processes only the main one does this.
 
     Parameters
     ----------

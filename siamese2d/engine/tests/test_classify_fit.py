@@ -1,4 +1,4 @@
-"""What fits nowhere, given averages at another scale, and harmonics that suffice: against closed forms and planted sets."""
+"""What fits nowhere, given averages at another scale, and harmonics that suffice: closed forms and planted sets."""
 
 import numpy as np
 import pytest

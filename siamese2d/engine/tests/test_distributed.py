@@ -73,7 +73,7 @@ FAILING = """
 
 
 def launch(script: str, folder: Path, torchrun: bool = False) -> tuple[list[int], str]:
-    """Run a script in two processes, started here (sooner) or by torchrun: their exit codes and what they say of errors."""
+    """Run a script in two processes, started here (sooner) or by torchrun: exit codes and what they say of errors."""
     path = folder / "script.py"
     path.write_text(textwrap.dedent(script))
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[1])}

@@ -91,7 +91,8 @@ def assign_particles(
     classes
         STAR file or stack of the averages.
     calibration
-        File of another run with the same classes: noise and scale of the averages are taken from it, not from the particles.
+        File of another run with the same classes: noise and scale of the averages are taken from it, not from the
+        particles.
     settings
         See `Settings`.
     device

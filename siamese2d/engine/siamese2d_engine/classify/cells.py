@@ -74,8 +74,8 @@ class Cells:
 def likely_cells(scores: Tensor, best: int, grid: ShiftGrid) -> Cells:
     """Of each image, the classes that score best, each at its best shift.
 
-    Averaging over neighbouring shifts instead would blur the averages by the step of the grid: the maximum of a parabola
-    through a shift and its neighbours along each axis is taken.
+    Averaging over neighbouring shifts instead would blur the averages by the step of the grid: the maximum of a
+    parabola through a shift and its neighbours along each axis is taken.
 
     Parameters
     ----------

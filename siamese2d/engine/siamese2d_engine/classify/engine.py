@@ -28,7 +28,8 @@ DIVISION_RINGS = 8
 GROUPING_RINGS = 8
 # How softly candidates are ranked: a class that is this much less likely counts a factor e less.
 CANDIDATE_SOFTNESS = 4.0
-# Strength of the balance of class sizes, as a fraction of the mean log-likelihood: what tells classes apart grows with it.
+# Strength of the balance of class sizes, as a fraction of the mean log-likelihood: what tells classes apart
+# grows with it.
 BALANCE = 0.08
 # Log-likelihood that an image may lose with the harmonics that a comparison leaves out.
 NEGLECTED = 0.01

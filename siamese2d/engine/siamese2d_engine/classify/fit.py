@@ -1,10 +1,10 @@
 """Particles that fit nowhere: those that match their class no better than noise does, and those with another signal.
 
 Two numbers of each particle are looked at. The **match** is what the average of its class explains of it, in standard
-deviations of the noise, ``<Y, A> / sqrt(<CTF A, CTF A>)`` with products weighted by the noise. The **residual** is what the
-average leaves at low frequency, where other signal than the particle's stands out: neighbours, ice, carbon. Neither is
-cut at a fixed value: the match is compared with that of simulated noise, the residual with that of most particles, so
-that nearly nothing is set apart where nothing is wrong.
+deviations of the noise, ``<Y, A> / sqrt(<CTF A, CTF A>)`` with products weighted by the noise. The **residual** is what
+the average leaves at low frequency, where other signal than the particle's stands out: neighbours, ice, carbon. Neither
+is cut at a fixed value: the match is compared with that of simulated noise, the residual with that of most particles,
+so that nearly nothing is set apart where nothing is wrong.
 """
 
 from dataclasses import dataclass, fields, replace
@@ -48,7 +48,8 @@ class Match:
     match
         Standard deviations of the noise, ``(n,)``.
     left, explained
-        Mean power of the residual, and of the average times the CTF, on each ring in units of the noise, ``(n, rings)``.
+        Mean power of the residual, and of the average times the CTF, on each ring in units of the noise, 
+        ``(n, rings)``.
     """
 
     match: np.ndarray
@@ -83,8 +84,8 @@ def matches(
     noise
         Power of the noise on each ring, ``(rings,)``.
     denominators
-        Where the images went into the averages, what the sums were divided by ``(K, rings)``: each image is then compared
-        with the average of the others.
+        Where the images went into the averages, what the sums were divided by ``(K, rings)``: each image is then
+        compared with the average of the others.
     room
         For the numbers of the largest temporary array.
     """
@@ -121,8 +122,9 @@ def matches(
 def odd_residuals(match: Match, pixels: np.ndarray) -> np.ndarray:
     """How odd the residual of each image is, in robust standard deviations of its logarithm, ``(n,)``.
 
-    Averages blur what differs between their members, which leaves a part of the signal: on each ring, the usual residual
-    is a line over the explained power. The residual over the usual one, averaged over the rings, is about log-normal.
+    Averages blur what differs between their members, which leaves a part of the signal: on each ring, the usual
+    residual is a line over the explained power. The residual over the usual one, averaged over the rings, is about
+    log-normal.
 
     Parameters
     ----------
@@ -157,8 +159,8 @@ def _line(x: np.ndarray, y: np.ndarray, chosen: np.ndarray) -> np.ndarray:
 def noise_floor(match: Match, pixels: np.ndarray, noise: Tensor) -> Tensor:
     """Power of the noise alone on each ring, ``(rings,)``.
 
-    `noise`, the mean residual, holds what the averages do not explain and other signal, too. What the images with little
-    residual have is noise: the quarter of a chi-square distribution.
+    `noise`, the mean residual, holds what the averages do not explain and other signal, too. What the images with
+    little residual have is noise: the quarter of a chi-square distribution.
     """
     degrees = torch.from_numpy(np.maximum(2 * pixels, 2)).double()
     quarter = torch.from_numpy(np.quantile(match.left, 0.25, axis=0)) / (chi_square_quantile(degrees, 0.25) / degrees)
@@ -180,9 +182,9 @@ def smallest_match(match: np.ndarray, of_noise: np.ndarray) -> float:
     """The match below which nearly all images are noise; minus infinity where noise is not found.
 
     Below each quantile ``q`` of the matches of simulated noise lie at least the part ``q`` of the noise images, so that
-    their number is at most that of the images below it over ``q``; the least of these numbers is taken. The limit is where
-    noise stops to be nearly all of the images with about that match (the local false discovery rate of Efron 2004,
-    J. Am. Stat. Assoc. 99, 96).
+    their number is at most that of the images below it over ``q``; the least of these numbers is taken. The limit is
+    where noise stops to be nearly all of the images with about that match (the local false discovery rate of Efron
+    2004, J. Am. Stat. Assoc. 99, 96).
 
     Parameters
     ----------
@@ -231,9 +233,9 @@ def tell(run: Run, reasons: np.ndarray) -> None:
     """Warn of what is set apart, if there is something."""
     unmatched, other = (int((reasons == reason).sum()) for reason in (NO_MATCH, OTHER_SIGNAL))
     if unmatched + other:
-        run.warn(f"{unmatched + other} of {len(reasons)} particles fit nowhere: {unmatched} match their class no better than "
-                 f"noise does, {other} hold other strong signal. They are listed in set_apart.star with the class that is "
-                 "nearest.")
+        run.warn(f"{unmatched + other} of {len(reasons)} particles fit nowhere: {unmatched} match their class no better "
+                 f"than noise does, {other} hold other strong signal. They are listed in set_apart.star with the class "
+                 "that is nearest.")
 
 
 def columns(match: Match) -> dict[str, np.ndarray]:

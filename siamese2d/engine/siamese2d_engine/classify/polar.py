@@ -132,7 +132,8 @@ class Harmonics:
     def synthesise(self, harmonics: Tensor) -> Tensor:
         """Samples ``(K, rings, half_angles)`` complex64 of harmonics ``(count, rings, K)``: `analyse` undone."""
         weighted = (harmonics * self.multiplicity[:, None, None]).permute(2, 1, 0)
-        turns = self.rotation_matrix(torch.pi / self.half_angles * torch.arange(self.half_angles, device=self.orders.device))
+        angles = torch.pi / self.half_angles * torch.arange(self.half_angles, device=self.orders.device)
+        turns = self.rotation_matrix(angles)
         # c_m exp(imt) and its partner at -m add up to a real number for even m and to an imaginary one for odd m.
         even = (weighted[..., :self.n_even] @ turns[:, :self.n_even].T).real
         odd = (weighted[..., self.n_even:] @ turns[:, self.n_even:].T).imag

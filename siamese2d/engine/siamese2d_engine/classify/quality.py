@@ -16,7 +16,8 @@ def ring_numbers(box: int, device: torch.device | str = "cpu") -> Tensor:
 def ring_correlation(first: Tensor, second: Tensor) -> Tensor:
     """Fourier ring correlation of pairs of images.
 
-    ``FRC(q) = Re sum F G* / sqrt(sum |F|^2 sum |G|^2)`` over each ring (Saxton & Baumeister 1982, J. Microsc. 127, 127).
+    ``FRC(q) = Re sum F G* / sqrt(sum |F|^2 sum |G|^2)`` over each ring (Saxton & Baumeister 1982, J. Microsc. 127,
+    127).
 
     Parameters
     ----------

@@ -194,8 +194,8 @@ def grouping_curve(tree: np.ndarray, losses: np.ndarray, images: int) -> list[di
     Returns
     -------
     list of dict
-        For numbers of groups ``k`` from 1 to ``K``: ``loss``, the mean log-likelihood of an image that is lost, and, but
-        for the first and the last, ``silhouette`` of the classes in their groups (Rousseeuw 1987, J. Comput. Appl.
+        For numbers of groups ``k`` from 1 to ``K``: ``loss``, the mean log-likelihood of an image that is lost, and,
+        but for the first and the last, ``silhouette`` of the classes in their groups (Rousseeuw 1987, J. Comput. Appl.
         Math. 20, 53).
     """
     lost = np.concatenate([[0.0], np.cumsum(tree[:, 2] ** 2 / 2)])[::-1] / images

@@ -54,7 +54,8 @@ def write_classes(
     pixel_size
         Angstroms.
     before
-        Rows of the classes whose averages these are: their resolution and quality, where known, hold without a correlation.
+        Rows of the classes whose averages these are: their resolution and quality, where known, hold without a
+        correlation.
     """
     stack, count = run.path("classes.mrcs"), len(classes.images)
     write_mrc(stack, classes.images.cpu().numpy(), pixel_size)

@@ -74,8 +74,8 @@ class Recipe:
     first_classes
         Classes to begin with, about.
     coarse, doubtful, last
-        Rings until the classes are complete; the same after the first classes as long as poses are uncertain, because little
-        signal or noise at low frequency leaves few rings too little to tell; and rings of the last passes.
+        Rings until the classes are complete; the same after the first classes as long as poses are uncertain, because
+        little signal or noise at low frequency leaves few rings too little to tell; and rings of the last passes.
     start, grow, finish
         Passes with the first classes, after each division, and at the last rings.
     replacements

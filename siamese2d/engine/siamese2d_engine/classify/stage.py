@@ -61,8 +61,8 @@ class Settings:
     passes
         Passes at the last resolution.
     memory
-        Gigabytes (10^9 bytes) that the transformed images may take before they are kept in a file, where several processes
-        always keep them.
+        Gigabytes (10^9 bytes) that the transformed images may take before they are kept in a file, where several
+        processes always keep them.
     seed
         Of the random start.
     """

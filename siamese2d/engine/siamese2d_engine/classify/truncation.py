@@ -34,6 +34,6 @@ def sufficient_harmonics(power: Tensor, neglected: float) -> int:
 
 
 def truncated(at: Resolution, half_angles: int, count: int) -> Resolution:
-    """The same rings with the first `count` harmonics, on as few of the `half_angles` as leave these unspoilt by the others."""
+    """The same rings with the first `count` harmonics, on as few `half_angles` as leave these unspoilt by the others."""
     stride = max(s for s in (1, 2, 4) if half_angles % s == 0 and 2 * half_angles // s - count >= at.count or s == 1)
     return Resolution(at.rings, stride, count)
