@@ -116,6 +116,7 @@ def main() -> None:
     if args.read:
         use(args.read, args.model)
         return
+    args.work.mkdir(parents=True, exist_ok=True)
     rows, first = [], args.work / f"results-{args.particles[0]}"
     print("particles stage       seconds  ms/particle      wall   peak MB  files MB")
     for number in args.particles:
