@@ -35,9 +35,10 @@ class Images:
     def __len__(self) -> int:
         return len(self.images)
 
-    def chunks(self, size: int):
-        for start in range(0, len(self.images), size):
-            yield np.arange(start, min(len(self), start + size)), self.images[start:start + size]
+    def chunks(self, size: int, indices: np.ndarray):
+        for start in range(0, len(indices), size):
+            rows = indices[start:start + size]
+            yield rows, self.images[rows]
 
 
 def noise_free_poses(clean: np.ndarray, species: np.ndarray, numbers: list[int], to_polar) -> Poses:

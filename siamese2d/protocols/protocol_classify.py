@@ -34,10 +34,10 @@ class Siamese2DProtClassify(Siamese2DProtWaitingBase, Siamese2DProtClassesBase):
                            "junk better, but their averages are noisier; the wand shows how many groups the embedding "
                            "holds. When unsure keep -1.")
         form.addParam("fineClasses", params.IntParam, default=-1, expertLevel=EXPERT, label="Fine classes",
-                      help="So many classes are made first, where poses are sure, and then grouped by likeness: this "
-                           "keeps species and conformations apart. -1 makes five times the number of classes, fewer "
-                           "where that would leave less than 12 particles in each; 0 makes none. When unsure keep "
-                           "-1.")
+                      help="So many classes are made first and then grouped by likeness: this keeps species and "
+                           "conformations apart and finds particles that went astray. -1 makes five times the number "
+                           "of classes, fewer where that would leave less than 12 particles in each; where poses are "
+                           "unsure, no more than three times the number. 0 makes none. When unsure keep -1.")
         self._defineImageParams(
             form, "Give a value a little larger than the particle when its neighbours show in the averages; the wand "
                   "puts a circle on them. When unsure keep -1.",

@@ -8,6 +8,7 @@ from siamese2d_engine.classify import search
 from siamese2d_engine.classify.averages import Spectra, Sums, estimate_spectra, wiener
 from siamese2d_engine.classify.balance import balanced_offsets
 from siamese2d_engine.classify.cells import likely_cells, shift_grid
+from siamese2d_engine.classify.engine import spread_of_shifts
 from siamese2d_engine.classify.passes import PolarImages, Resolution, aligned_harmonics
 from siamese2d_engine.classify.polar import Harmonics, PolarGrid, harmonics_needed
 from siamese2d_engine.classify.prepare import CircularMask, fourier_crop
@@ -286,6 +287,24 @@ def test_shift_grid_is_a_disc_with_zero_first():
     assert grid.neighbours[corner].tolist()[1:] == [corner] * 3
 
 
+def test_shifts_are_normally_distributed_beforehand():
+    grid = shift_grid(6.0, 1.5, spread=2.0)
+    density = np.exp(-(grid.points.double().numpy() ** 2).sum(1) / (2 * 2.0 ** 2))
+    np.testing.assert_allclose(grid.log_prior.exp().numpy(), density / density.mean(), rtol=1e-5)
+    assert shift_grid(6.0, 1.5).log_prior.abs().max() < 1e-6
+
+
+def test_spread_of_shifts_is_that_along_one_axis():
+    rng = np.random.default_rng(0)
+    poses = Poses.empty(20000, 2)
+    poses.shifts[:, 0] = torch.as_tensor(rng.normal(scale=1.7, size=(20000, 2)))
+    poses.shifts[:, 1] = 100.0                                  # without weight
+    poses.weights[:, 0] = 1.0
+    assert spread_of_shifts(poses, 1.0) == pytest.approx(1.7, rel=0.02)
+    poses.shifts[:, 0] = 0
+    assert spread_of_shifts(poses, 1.5) == 0.75
+
+
 def test_cells_are_the_best_classes_at_interpolated_shifts():
     grid = shift_grid(3.0, 1.0)
     centre = torch.tensor([[0.3, -0.8], [1.0, 0.4]])            # of the peaks of two classes
@@ -305,8 +324,9 @@ def test_cells_are_the_best_classes_at_interpolated_shifts():
 @pytest.mark.parametrize("fine", [1, 3, 5])
 @pytest.mark.parametrize("classes", [1, 2, 3, 7, 24, 50, 100])
 def test_schedule_ends_with_the_wanted_classes(classes, fine, mirror):
-    found = schedule(classes, fine * classes, 12, mirror, Recipe())
-    for steps in (found.first + found.plain, found.first + found.finer):
+    recipe = Recipe()
+    found = schedule(classes, fine * classes, 12, mirror, recipe)
+    for steps, rounds in ((found.first + found.sure, 2), (found.first + found.unsure, recipe.unsure_rounds)):
         numbers = [step.classes for step in steps]
         assert numbers[-1] == classes and steps[-1].mirror == mirror
         # Mirror images are told apart once, when each class can become two.
@@ -315,27 +335,34 @@ def test_schedule_ends_with_the_wanted_classes(classes, fine, mirror):
         assert all(step.rings <= step.doubtful_rings <= 12 for step in steps)
         # A class can be divided once before a pass, so the number at most doubles.
         assert all(b <= 2 * a for a, b in zip(numbers, numbers[1:]))
-        # Fine classes are made and grouped twice.
-        assert sum(b < a for a, b in zip(numbers, numbers[1:])) == 2 * (max(numbers) > classes)
-    assert max(step.classes for step in found.plain) == classes
-    assert max(step.classes for step in found.finer) == fine * classes
+        # Fine classes are made and grouped so many times.
+        assert sum(b < a for a, b in zip(numbers, numbers[1:])) == rounds * (fine > 1)
+    assert max(step.classes for step in found.sure) == fine * classes
     assert found.rings == 12
+
+
+def test_unsure_images_are_compared_with_all_of_fewer_fine_classes():
+    found = schedule(24, 120, 16, True, Recipe())
+    fine = [step for step in found.unsure if step.classes > 24]
+    assert max(step.classes for step in fine) == 72
+    assert {(step.candidates, step.rings) for step in fine} == {(0, Recipe.doubtful)}
+    assert all(step.candidates == Recipe.candidates for step in found.sure if step.classes > 24)
 
 
 @pytest.mark.parametrize("classes, folded", [(1, False), (4, False), (7, False), (8, True), (20, True)])
 def test_few_classes_are_never_of_both_mirror_images(classes, folded):
     found = schedule(classes, 0, 12, False, Recipe())
-    assert any(step.mirror for step in found.first + found.plain) == folded
+    assert any(step.mirror for step in found.first + found.unsure) == folded
 
 
 def test_fine_classes_are_made_where_poses_are_sure():
     found = schedule(10, 30, 12, True, Recipe())
     history = [{"confidence": 0.95}] * (len(found.first) - 1)
-    assert found.steps(history) == found.first + found.plain
-    assert found.steps([*history, {"confidence": 0.89}]) == found.first + found.plain
-    assert found.steps([*history, {"confidence": 0.9}]) == found.first + found.finer
+    assert found.steps(history) == found.first + found.unsure
+    assert found.steps([*history, {"confidence": 0.89}]) == found.first + found.unsure
+    assert found.steps([*history, {"confidence": 0.9}]) == found.first + found.sure
     # What comes later does not change the choice.
-    assert found.steps([*history, {"confidence": 0.9}, {"confidence": 0.1}]) == found.first + found.finer
+    assert found.steps([*history, {"confidence": 0.9}, {"confidence": 0.1}]) == found.first + found.sure
 
 
 def test_fourier_crop_keeps_low_frequencies_and_the_centre():

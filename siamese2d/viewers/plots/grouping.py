@@ -53,7 +53,7 @@ def plot_grouping(rows: list[dict], history: list[dict], chosen: int, figure: Fi
         count_axis(panels[1], "number of classes")
         if not rows:
             say(panels[0], "No fine classes were made, so nothing tells what another number of classes would cost: "
-                           "poses were unsure, there were too few particles, or none were wanted (Fine classes).")
+                           "there were too few particles, or none were wanted (Fine classes).")
             panels[1].set_axis_off()
             return figure
         numbers = [row["k"] for row in rows]

@@ -22,15 +22,22 @@ class ShiftGrid:
         Distance of neighbours, pixels.
     neighbours
         Indices of the points at -x, +x, -y and +y, ``(s, 4)``; a point's own index where there is none.
+    log_prior
+        Logarithm of how much likelier than the average point each one is beforehand, ``(s,)``.
     """
 
     points: Tensor
     step: float
     neighbours: Tensor
+    log_prior: Tensor
 
 
-def shift_grid(reach: float, step: float) -> ShiftGrid:
-    """Shifts on a square grid of `step` pixels within a circle of `reach` pixels."""
+def shift_grid(reach: float, step: float, spread: float = np.inf) -> ShiftGrid:
+    """Shifts on a square grid of `step` pixels within a circle of `reach` pixels.
+
+    Beforehand, shifts are normally distributed around zero, with a standard deviation along each axis of `spread`
+    pixels (Scheres et al. 2005, J. Mol. Biol. 348, 139); where that is infinite, all are alike.
+    """
     n = int(np.floor(reach / step + 1e-6))
     y, x = np.mgrid[-n:n + 1, -n:n + 1]
     inside = np.hypot(x, y) * step <= reach + 1e-6
@@ -39,7 +46,10 @@ def shift_grid(reach: float, step: float) -> ShiftGrid:
     index = {(x, y): i for i, (x, y) in enumerate(cells.tolist())}
     neighbours = [[index.get((x + dx, y + dy), i) for dx, dy in ((-1, 0), (1, 0), (0, -1), (0, 1))]
                   for (x, y), i in index.items()]
-    return ShiftGrid(torch.as_tensor(cells * step, dtype=torch.float32), step, torch.as_tensor(neighbours))
+    points = torch.as_tensor(cells * step, dtype=torch.float32)
+    log_prior = -points.square().sum(1) / (2 * spread ** 2)
+    log_prior -= torch.logsumexp(log_prior, 0) - np.log(len(points))
+    return ShiftGrid(points, step, torch.as_tensor(neighbours), log_prior)
 
 
 @dataclass
@@ -55,7 +65,7 @@ class Cells:
     moved
         The shift interpolated between the grid's points, ``(x, 2)`` pixels.
     gain
-        What the interpolation adds to the log-likelihood.
+        What the interpolation and the shift's prior add to the log-likelihood.
     column
         Index of the class among those compared with.
     flip
@@ -80,7 +90,7 @@ def likely_cells(scores: Tensor, best: int, grid: ShiftGrid) -> Cells:
     Parameters
     ----------
     scores
-        Log-likelihoods ``(n, shifts, classes, mirrors)``.
+        Log-likelihoods ``(n, shifts, classes, mirrors)``, with the shifts' prior.
     best
         Most cells of an image.
     grid
@@ -100,4 +110,4 @@ def likely_cells(scores: Tensor, best: int, grid: ShiftGrid) -> Cells:
     peaked = (around != shift[:, None, None]).all(2) & (curvature < 0)
     step = torch.where(peaked, 0.5 * (below - above) / curvature.clamp_max(-1e-12), 0).clamp(-0.5, 0.5)
     return Cells(image, slot, shift, grid.points.to(scores.device)[shift] + step * grid.step,
-                 -0.5 * (curvature * step ** 2).sum(1), column, flip == 1)
+                 grid.log_prior.to(scores.device)[shift] - 0.5 * (curvature * step ** 2).sum(1), column, flip == 1)

@@ -1,5 +1,6 @@
 """Joint alignment and classification: runs the schedule's passes and keeps the state between them."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
@@ -13,7 +14,7 @@ from siamese2d_engine.classify.cells import shift_grid
 from siamese2d_engine.classify.passes import Averages, PassSettings, PolarImages, Resolution, align, sum_poses
 from siamese2d_engine.classify.prepare import resolution
 from siamese2d_engine.classify.regroup import Alike, grouping_curve, groups_of, joined, joined_scores, tree_of
-from siamese2d_engine.classify.schedule import SHIFT_CYCLES, WIDE_CYCLES, Schedule, Search, Step, is_sure
+from siamese2d_engine.classify.schedule import SHIFT_CYCLES, WIDE_CYCLES, Schedule, Search, Step, is_certain, is_sure
 from siamese2d_engine.classify.search import Poses
 from siamese2d_engine.classify.split import divide_classes, divisions, replace_classes, unfold_classes
 from siamese2d_engine.classify.truncation import power_by_order, sufficient_harmonics, truncated
@@ -153,10 +154,11 @@ class Classifier:
         # More rings need no closer shifts to find the right place.
         cycles, rings = (WIDE_CYCLES, step.rings) if wide else (SHIFT_CYCLES, at.rings)
         unit = cycles / (self.images.grid.step * rings) / step.fineness
+        spread = spread_of_shifts(state.poses, unit) if state.step else math.inf
         search, averages = self._truncated(state)
         settings = PassSettings(
             search=search, sum=self._resolution(following, state.history),
-            shifts=shift_grid(self.reach if wide else NEAR * unit, unit),
+            shifts=shift_grid(self.reach, unit, spread) if wide else shift_grid(NEAR * unit, unit),
             best=BEST, mirror=step.mirror, room=self.room,
         )
         n = len(self.images)
@@ -194,7 +196,7 @@ class Classifier:
 
     def _resolution(self, step: Step, history: list[dict]) -> Resolution:
         """Of a pass, by the passes up to the last but one before it: the last one sums what is then compared with."""
-        return resolution(self.images, step.doubtful_rings if not is_sure(history) else step.rings)
+        return resolution(self.images, step.rings if is_certain(history) else step.doubtful_rings)
 
     def _reshaped(self, state: State, previous: Step, step: Step) -> State:
         """Divide, group or replace classes, where the step asks for it."""
@@ -280,3 +282,10 @@ class Classifier:
                 liking[number] = torch.inf
                 pairs.append((members, liking.topk(most).indices.sort().values))
         return [pair for pair in pairs if len(pair[0])]
+
+
+def spread_of_shifts(poses: Poses, unit: float) -> float:
+    """Standard deviation of shifts along an axis, at least half the `unit` of the grid that they are searched on."""
+    weights = poses.weights.double()
+    square = (poses.shifts.double().square().sum(2) * weights).sum() / weights.sum() / 2
+    return max(math.sqrt(float(square)), unit / 2)

@@ -203,7 +203,7 @@ class _Comparison:
         self.sum_harmonics = settings.sum.harmonics(images.grid, device)
         self.ring_weights = images.pixels[:search.rings].to(device) / averages.noise[:search.rings]
         self.scale = self.ring_weights * self.harmonics.multiplicity[:, None]
-        self.shifts = settings.shifts.points.to(device)
+        self.shifts, self.log_prior = settings.shifts.points.to(device), settings.shifts.log_prior.to(device)
         self.search_grid, self.sum_grid = search.grid(images.grid), settings.sum.grid(images.grid)
         self.references = References(averages.harmonics, self.shifts, self.ring_weights, self.harmonics,
                                      self.search_grid)
@@ -228,6 +228,7 @@ class _Comparison:
         scores = self._correlations(parts, pair, matrices).view(len(chunk), len(self.shifts), numbers.shape[1], -1)
         offsets = self.averages.offsets[numbers]
         scores += (offsets - 0.5 * (ctf2 @ self.references.power.T).gather(1, numbers))[:, None, :, None]
+        scores += self.log_prior[:, None, None]
         by_class = scores.amax((1, 3)) - offsets
 
         cells = likely_cells(scores, self.settings.best, self.settings.shifts)

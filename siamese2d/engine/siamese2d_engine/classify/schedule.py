@@ -1,9 +1,11 @@
 """The order of the passes: few classes at low resolution first, then more classes and finer detail.
 
 Starting with all classes at once gets stuck: most then describe mixtures of views. With few classes on few rings the
-images fall into place first; each division then starts from aligned members. Where poses are sure, more classes than
-wanted are made and those that look alike are grouped: fine classes keep species and conformations apart. That is done
-twice: after the first time, images that went astray are searched for among the groups, which are purer by then.
+images fall into place first; each division then starts from aligned members. Then more classes than wanted are made and
+those that look alike are grouped, more than once: images that went astray are searched for among the groups, which are
+purer each time. Where poses are sure, the groups of many fine classes are the result, as these keep species and
+conformations apart; where they are unsure, fine classes are fewer, each image is compared with all of them, and images
+choose among the groups in the end.
 """
 
 from dataclasses import dataclass, replace
@@ -16,7 +18,8 @@ WIDE_CYCLES = 0.33
 # From this number of classes on, an image is compared with the likely ones only.
 MANY_CLASSES = 20
 # Mean probability of the best class from which on poses are sure: neither all shifts nor all classes need be searched.
-SURE = 0.9
+# From the second one on, fewer rings tell enough.
+SURE, CERTAIN = 0.9, 0.95
 # With fewer classes, an image and its mirror image are never kept together to be told apart later: views
 # that have no mirror images in the set would share such classes, and a few of these leave no room to sort them out.
 FEW_CLASSES = 8
@@ -25,7 +28,7 @@ FEW_CLASSES = 8
 class Search(Enum):
     """What a pass tries: shifts around each image's present one and likely classes, or all of both.
 
-    ``UNCERTAIN`` is all while poses are uncertain.
+    ``UNCERTAIN`` is all while poses are unsure.
     """
 
     NEAR = "near"
@@ -42,7 +45,7 @@ class Step:
     classes
         Number of classes; where it grows, classes are divided before the pass, where it falls, they are grouped.
     rings, doubtful_rings
-        Rings compared, and while poses are uncertain.
+        Rings compared, and while poses are less than certain.
     mirror
         Keep an image and its mirror image in one class; where it ends, each class becomes two.
     search
@@ -74,14 +77,16 @@ class Recipe:
     first_classes
         Classes to begin with, about.
     coarse, doubtful, last
-        Rings until the classes are complete; the same after the first classes as long as poses are uncertain, because
-        little signal or noise at low frequency leaves few rings too little to tell; and rings of the last passes.
+        Rings until the classes are complete; the same after the first classes as long as poses are less than certain,
+        because little signal or noise at low frequency leaves few rings too little to tell; and rings of the last passes.
     start, grow, finish
         Passes with the first classes, after each division, and at the last rings.
     replacements
         How often classes are replaced after the classes are complete.
     candidates
         Classes compared with each image once there are many.
+    unsure_fine, unsure_rounds
+        Where poses are unsure: fine classes for each wanted one, at most, and how often these are made.
     """
 
     first_classes: int = 7
@@ -93,6 +98,8 @@ class Recipe:
     finish: int = 1
     replacements: int = 2
     candidates: int = 12
+    unsure_fine: int = 3
+    unsure_rounds: int = 3
 
 
 @dataclass(frozen=True)
@@ -102,31 +109,34 @@ class Schedule:
     Attributes
     ----------
     first
-        Until there are as many classes as wanted.
-    plain
-        The others where poses are unsure then: finer classes would have too few members for an average that tells.
-    finer
-        The others where poses are sure.
+        Until a pass with as many classes as wanted.
+    sure, unsure
+        The others where poses are sure or unsure then.
     """
 
     first: list[Step]
-    plain: list[Step]
-    finer: list[Step]
+    sure: list[Step]
+    unsure: list[Step]
 
     def steps(self, history: list[dict]) -> list[Step]:
         """All passes, by the records of those that were done."""
         done = len(self.first)
-        return self.first + (self.finer if len(history) >= done and is_sure(history[:done]) else self.plain)
+        return self.first + (self.sure if len(history) >= done and is_sure(history[:done]) else self.unsure)
 
     @property
     def rings(self) -> int:
         """Rings that the passes need."""
-        return max(max(step.rings, step.doubtful_rings) for step in [*self.first, *self.plain, *self.finer])
+        return max(max(step.rings, step.doubtful_rings) for step in [*self.first, *self.sure, *self.unsure])
 
 
 def is_sure(history: list[dict]) -> bool:
     """Whether poses were sure in the last pass."""
     return bool(history) and history[-1]["confidence"] >= SURE
+
+
+def is_certain(history: list[dict]) -> bool:
+    """Whether they were so sure that fewer rings are enough."""
+    return bool(history) and history[-1]["confidence"] >= CERTAIN
 
 
 def schedule(classes: int, fine: int, rings: int, mirror: bool, recipe: Recipe) -> Schedule:
@@ -151,14 +161,18 @@ def schedule(classes: int, fine: int, rings: int, mirror: bool, recipe: Recipe) 
     passes = _Passes(rings, mirror, mirror or classes >= FEW_CLASSES, recipe)
     complete, finest = passes.before_unfolding(classes), passes.before_unfolding(fine)
     start, *numbers = growth(complete, recipe.first_classes)
-    first = passes.beginning(start) + [step for number in numbers for step in passes.grown(number)]
-    first += passes.everything(complete)
-    plain = passes.renewed(complete) + passes.finished(classes) + passes.exact(classes)
+    grown = [step for number in numbers[:-1] for step in passes.grown(number)]
+    last = passes.grown(complete) if numbers else []
+    # What one pass with all the classes tells decides what follows.
+    first, settled = passes.beginning(start) + grown + last[:1], last[1:] + passes.everything(complete)
     if fine <= classes:
+        plain = settled + passes.renewed(complete) + passes.finished(classes) + passes.exact(classes)
         return Schedule(first, plain, plain)
     doubled = passes.doubled(complete, finest)
-    finer = doubled + passes.regrouped(complete) + doubled + passes.finished(fine) + passes.grouped(classes)
-    return Schedule(first, plain, finer + passes.exact(classes))
+    sure = settled + doubled + passes.regrouped(complete) + doubled + passes.finished(fine) + passes.grouped(classes)
+    some = passes.before_unfolding(min(fine, recipe.unsure_fine * classes))
+    unsure = passes.sorted_out(complete, some) * recipe.unsure_rounds + passes.finished(classes)
+    return Schedule(first, sure + passes.exact(classes), unsure + passes.exact(classes))
 
 
 @dataclass(frozen=True)
@@ -196,16 +210,20 @@ class _Passes:
 
     def doubled(self, classes: int, wanted: int) -> list[Step]:
         """Fine classes: images are in the right place, and one pass after each division is enough."""
-        steps = []
-        while classes < wanted:
-            classes = min(2 * classes, wanted)
-            steps.append(self._usual(classes))
-        return steps
+        return [replace(self._usual(number), search=Search.NEAR) for number in doublings(classes, wanted)]
 
     def regrouped(self, classes: int) -> list[Step]:
         """Group fine classes for the time being, and search everything with the groups."""
         step = self._usual(classes)
         return [replace(step, search=Search.NEAR, candidates=1), replace(step, search=Search.ALL, candidates=0)]
+
+    def sorted_out(self, classes: int, wanted: int) -> list[Step]:
+        """The same for unsure images, which are compared with all fine classes, on more rings.
+
+        All shifts need not be searched each time: those found with the groups are about right.
+        """
+        steps = [replace(step, candidates=0) for step in self.doubled(classes, wanted)] + self.regrouped(classes)
+        return [replace(step, rings=step.doubtful_rings) for step in steps]
 
     def finished(self, classes: int) -> list[Step]:
         """Tell mirror images apart if they are to be, and compare in detail."""
@@ -242,4 +260,13 @@ def growth(classes: int, first: int) -> list[int]:
     numbers = [classes]
     while numbers[0] > first:
         numbers.insert(0, (numbers[0] + 1) // 2)
+    return numbers
+
+
+def doublings(classes: int, wanted: int) -> list[int]:
+    """Numbers of classes from the one after `classes` up to `wanted`, each at most twice the one before."""
+    numbers = []
+    while classes < wanted:
+        classes = min(2 * classes, wanted)
+        numbers.append(classes)
     return numbers

@@ -45,7 +45,8 @@ class Settings:
     classes
         Number of classes; None for one for every 100 particles, from 10 to 100.
     fine_classes
-        Made first where poses are sure, and then grouped by likeness; 0 for none, None for five times `classes`.
+        Made first and then grouped by likeness, fewer where poses are unsure; 0 for none, None for five times
+        `classes`.
     mirror
         Put an image and its mirror image into one class.
     mask_diameter

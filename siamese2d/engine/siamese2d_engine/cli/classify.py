@@ -25,8 +25,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     classes.add_argument("--classes", type=common.positive_int, metavar="K", help="number of classes; by default one "
                          "for every 100 particles, from 10 to 100")
     classes.add_argument("--fine-classes", type=common.non_negative_int, metavar="N", help="so many classes are made "
-                         "first, where poses are sure, and then grouped by likeness into K: this keeps species and "
-                         "conformations apart; 0 for none; by default 5 K, if that leaves 12 particles in each")
+                         "first and then grouped by likeness into K: this keeps species and conformations apart and "
+                         "finds particles that went astray; no more than 3 K where poses are unsure; 0 for none; by "
+                         "default 5 K, if that leaves 12 particles in each")
     classes.add_argument("--mirror", action=argparse.BooleanOptionalAction, default=Settings.mirror,
                          help="put a view and its mirror image into one class and mark the mirrored members; turn off "
                          "to keep opposite views apart, as RELION does")
