@@ -10,7 +10,7 @@ import pytest
 import torch
 from scipy.ndimage import affine_transform
 
-from siamese2d_engine.classify import stage
+from siamese2d_engine.classify import schedule, stage
 from siamese2d_engine.classify.stage import Settings, classify_particles, number_of_classes, number_of_fine_classes
 from siamese2d_engine.errors import InputError
 from siamese2d_engine.io.images import write_mrc
@@ -84,6 +84,20 @@ def test_views_become_classes(planted, finished):
         members = planted["view"][table["rlnClassNumber"] == number]
         assert len(members) == N // VIEWS and len(set(members)) == 1
     assert (table["rlnMaxValueProbDistribution"].between(0.9, 1)).all()
+
+
+def test_views_become_classes_where_poses_are_unsure(planted, tmp_path, monkeypatch):
+    monkeypatch.setattr(schedule, "SURE", 1.1)
+    classify(planted["star"], tmp_path / "out", classes=VIEWS)
+    history = json.loads((tmp_path / "out" / "classification.json").read_text())["history"]
+    # Fine classes were made and grouped in each round.
+    numbers = [record["classes"] for record in history]
+    assert max(numbers) == 3 * VIEWS
+    assert sum(b < a for a, b in zip(numbers, numbers[1:])) == schedule.Recipe.unsure_rounds
+    table = particles_of(tmp_path / "out")
+    for number in range(1, VIEWS + 1):
+        members = planted["view"][table["rlnClassNumber"] == number]
+        assert len(members) == N // VIEWS and len(set(members)) == 1
 
 
 def test_planted_rotations_and_shifts_are_recovered(planted, finished):
