@@ -19,14 +19,14 @@ from siamese2d_engine.classify.prepare import resolution, transform
 from siamese2d_engine.classify.schedule import Recipe, Schedule, Search, Step, schedule
 from siamese2d_engine.classify.search import Poses
 from siamese2d_engine.evaluate.classes import angular_spread, majority_species
-from siamese2d_engine.io.particles import ctf_parameters, read_particles
+from siamese2d_engine.io.particles import ParticleImages, ctf_parameters, read_particles
 
 DEVICE = torch.device("cpu")
 # Noise of the clean images, so that their spectrum has no zeros.
 LITTLE_NOISE = 0.02
 
 
-class Images:
+class Images(ParticleImages):
     """Images in memory, read in chunks as those of a file."""
 
     def __init__(self, images: np.ndarray):
@@ -35,10 +35,8 @@ class Images:
     def __len__(self) -> int:
         return len(self.images)
 
-    def chunks(self, size: int, indices: np.ndarray):
-        for start in range(0, len(indices), size):
-            rows = indices[start:start + size]
-            yield rows, self.images[rows]
+    def read(self, positions) -> np.ndarray:
+        return self.images[positions]
 
 
 def noise_free_poses(clean: np.ndarray, species: np.ndarray, numbers: list[int], to_polar) -> Poses:

@@ -338,6 +338,10 @@ def test_schedule_ends_with_the_wanted_classes(classes, fine, mirror):
         # Fine classes are made and grouped so many times.
         assert sum(b < a for a, b in zip(numbers, numbers[1:])) == rounds * (fine > 1)
     assert max(step.classes for step in found.sure) == fine * classes
+    fewer = min(fine, recipe.unsure_fine) * classes
+    # Where mirror images are told apart late, half as many of both are made.
+    half = max(classes, (fewer + 1) // 2)
+    assert max(step.classes for step in found.unsure) == (fewer if mirror or classes < 8 else half)
     assert found.rings == 12
 
 
@@ -355,7 +359,7 @@ def test_few_classes_are_never_of_both_mirror_images(classes, folded):
     assert any(step.mirror for step in found.first + found.unsure) == folded
 
 
-def test_fine_classes_are_made_where_poses_are_sure():
+def test_the_first_pass_with_all_classes_decides_what_follows():
     found = schedule(10, 30, 12, True, Recipe())
     history = [{"confidence": 0.95}] * (len(found.first) - 1)
     assert found.steps(history) == found.first + found.unsure

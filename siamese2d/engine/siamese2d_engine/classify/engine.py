@@ -10,7 +10,7 @@ from torch import Tensor
 from siamese2d_engine.batches import Room
 from siamese2d_engine.classify.averages import Spectra, Sums, estimate_spectra, wiener
 from siamese2d_engine.classify.balance import balanced_offsets
-from siamese2d_engine.classify.cells import shift_grid
+from siamese2d_engine.classify.cells import ShiftGrid, shift_grid
 from siamese2d_engine.classify.passes import Averages, PassSettings, PolarImages, Resolution, align, sum_poses
 from siamese2d_engine.classify.prepare import resolution
 from siamese2d_engine.classify.regroup import Alike, grouping_curve, groups_of, joined, joined_scores, tree_of
@@ -154,11 +154,10 @@ class Classifier:
         # More rings need no closer shifts to find the right place.
         cycles, rings = (WIDE_CYCLES, step.rings) if wide else (SHIFT_CYCLES, at.rings)
         unit = cycles / (self.images.grid.step * rings) / step.fineness
-        spread = spread_of_shifts(state.poses, unit) if state.step else math.inf
         search, averages = self._truncated(state)
         settings = PassSettings(
             search=search, sum=self._resolution(following, state.history),
-            shifts=shift_grid(self.reach, unit, spread) if wide else shift_grid(NEAR * unit, unit),
+            shifts=self._all_shifts(state, unit) if wide else shift_grid(NEAR * unit, unit),
             best=BEST, mirror=step.mirror, room=self.room,
         )
         n = len(self.images)
@@ -183,6 +182,10 @@ class Classifier:
         scores = state.scores if step.candidates == 1 else found.scores
         return State(state.step + 1, found.poses, averages, denominators, settings.sum, spectra, offsets, scores,
                      [*state.history, record], state.grouping)
+
+    def _all_shifts(self, state: State, unit: float) -> ShiftGrid:
+        """All that are within reach; how far out images lie is known after the first pass."""
+        return shift_grid(self.reach, unit, spread_of_shifts(state.poses, unit) if state.step else math.inf)
 
     def _truncated(self, state: State) -> tuple[Resolution, Tensor]:
         """The averages with the harmonics that matter, and the resolution of a search with these."""

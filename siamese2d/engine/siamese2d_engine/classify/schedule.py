@@ -131,12 +131,16 @@ class Schedule:
 
 def is_sure(history: list[dict]) -> bool:
     """Whether poses were sure in the last pass."""
-    return bool(history) and history[-1]["confidence"] >= SURE
+    return _confidence(history) >= SURE
 
 
 def is_certain(history: list[dict]) -> bool:
     """Whether they were so sure that fewer rings are enough."""
-    return bool(history) and history[-1]["confidence"] >= CERTAIN
+    return _confidence(history) >= CERTAIN
+
+
+def _confidence(history: list[dict]) -> float:
+    return history[-1]["confidence"] if history else 0.0
 
 
 def schedule(classes: int, fine: int, rings: int, mirror: bool, recipe: Recipe) -> Schedule:
