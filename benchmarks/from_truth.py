@@ -14,10 +14,11 @@ import numpy as np
 import torch
 
 from siamese2d_engine.classify.engine import Classifier, State
-from siamese2d_engine.classify.inputs import DEFAULT_REACH, circular_mask
+from siamese2d_engine.classify.inputs import circular_mask
 from siamese2d_engine.classify.prepare import resolution, transform
 from siamese2d_engine.classify.schedule import Recipe, Schedule, Search, Step, schedule
 from siamese2d_engine.classify.search import Poses
+from siamese2d_engine.classify.stage import LARGEST_SHIFT
 from siamese2d_engine.evaluate.classes import angular_spread, majority_species
 from siamese2d_engine.io.particles import ParticleImages, ctf_parameters, read_particles
 
@@ -87,7 +88,7 @@ def main() -> None:
     images = to_polar(particles.images, ctf_parameters(particles))
     classes = sum(args.classes)
     steps = [Step(classes, args.rings, args.rings, True, Search.ALL)] * args.passes
-    classifier = Classifier(images, Schedule(steps, [], []), DEFAULT_REACH * particles.box, 0, DEVICE)
+    classifier = Classifier(images, Schedule(steps, [], []), LARGEST_SHIFT * particles.box, 0, DEVICE)
     state = classifier._from_poses(0, poses, classes, resolution(images, args.rings), None, [])
     real = species < species.max() if args.junk else np.ones(len(species), bool)
     classifier.run(state, lambda done: report(done, truth["R"][:, 2], species, real))

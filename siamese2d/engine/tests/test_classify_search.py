@@ -8,7 +8,6 @@ from siamese2d_engine.classify import search
 from siamese2d_engine.classify.averages import Spectra, Sums, estimate_spectra, wiener
 from siamese2d_engine.classify.balance import balanced_offsets
 from siamese2d_engine.classify.cells import likely_cells, shift_grid
-from siamese2d_engine.classify.engine import spread_of_shifts
 from siamese2d_engine.classify.passes import PolarImages, Resolution, aligned_harmonics
 from siamese2d_engine.classify.polar import Harmonics, PolarGrid, harmonics_needed
 from siamese2d_engine.classify.prepare import CircularMask, fourier_crop
@@ -197,13 +196,15 @@ def test_a_moved_average_stands_for_the_image_moved_before_its_rotation(flip):
     assert (aligned - moved).abs().max() < 0.02 * moved.abs().max()
 
 
-def test_offsets_follow_the_soft_sizes():
+@pytest.mark.parametrize("classes, strength, sureness", [(5, 2.0, 1.0), (60, 2.0, 10.0), (60, 13.0, 1.0), (60, 13.0, 40.0)])
+def test_offsets_follow_the_soft_sizes(classes, strength, sureness):
     generator = torch.Generator().manual_seed(1)
-    scores = torch.randn(300, 5, generator=generator) + torch.tensor([3.0, 0, 0, -2, 1])
-    offsets = balanced_offsets(scores, torch.zeros(5), strength=2.0)
+    attraction = 2 * torch.randn(classes, generator=generator)
+    scores = sureness * (torch.randn(40 * classes, classes, generator=generator) + attraction)
+    offsets = balanced_offsets(scores, torch.zeros(classes), strength)
     sizes = torch.softmax(scores + offsets, 1).sum(0)
-    expected = -2 * torch.log((sizes + 0.5) / 60)
-    torch.testing.assert_close(offsets, expected - expected.mean(), atol=0.05, rtol=0)
+    expected = -strength * torch.log((sizes + 0.5) / 40)
+    torch.testing.assert_close(offsets, expected - expected.mean(), atol=0.03, rtol=0)
     assert sizes.max() < torch.softmax(scores, 1).sum(0).max()
 
 
@@ -292,17 +293,6 @@ def test_shifts_are_normally_distributed_beforehand():
     density = np.exp(-(grid.points.double().numpy() ** 2).sum(1) / (2 * 2.0 ** 2))
     np.testing.assert_allclose(grid.log_prior.exp().numpy(), density / density.mean(), rtol=1e-5)
     assert shift_grid(6.0, 1.5).log_prior.abs().max() < 1e-6
-
-
-def test_spread_of_shifts_is_that_along_one_axis():
-    rng = np.random.default_rng(0)
-    poses = Poses.empty(20000, 2)
-    poses.shifts[:, 0] = torch.as_tensor(rng.normal(scale=1.7, size=(20000, 2)))
-    poses.shifts[:, 1] = 100.0                                  # without weight
-    poses.weights[:, 0] = 1.0
-    assert spread_of_shifts(poses, 1.0) == pytest.approx(1.7, rel=0.02)
-    poses.shifts[:, 0] = 0
-    assert spread_of_shifts(poses, 1.5) == 0.75
 
 
 def test_cells_are_the_best_classes_at_interpolated_shifts():

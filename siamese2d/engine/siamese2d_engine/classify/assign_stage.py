@@ -11,8 +11,8 @@ from siamese2d_engine import distributed
 from siamese2d_engine.classify import fit, quality
 from siamese2d_engine.classify.assignment import Assigner, Assignments, Calibration, harmonics_of
 from siamese2d_engine.classify.given_classes import GivenClasses, read_given_classes
-from siamese2d_engine.classify.inputs import (DEFAULT_REACH, circular_mask, ctf_of, number_of_rings, tell_unusable,
-                                              unusable_images, with_resolved_paths)
+from siamese2d_engine.classify.inputs import (circular_mask, ctf_of, largest_shift, number_of_rings,
+                                              tell_unusable, unusable_images, with_resolved_paths)
 from siamese2d_engine.classify.passes import PolarImages
 from siamese2d_engine.classify.prepare import CHUNK, CircularMask, PolarTransform, resolution
 from siamese2d_engine.classify.realspace import Alignment, class_averages
@@ -31,6 +31,8 @@ from siamese2d_engine.runs import Run
 BLOCK = 4096
 # Particles that the scale of the averages is found from.
 CALIBRATED = 400
+# Of the box.
+LARGEST_SHIFT = 0.08
 BLOCKS = "blocks"
 KIND = "assignments"
 CALIBRATION, CALIBRATION_KIND = "calibration.safetensors", "calibration"
@@ -113,7 +115,7 @@ def assign_particles(
     rings = min(rings, number_of_rings(mask, particles.pixel_size, max(given.finest, 2 * particles.pixel_size)))
     rings = rings if settings.max_resolution else min(rings, Recipe.last)
     polar = PolarTransform(mask, rings, particles.pixel_size, device)
-    reach = (settings.max_shift or DEFAULT_REACH * particles.box * particles.pixel_size) / particles.pixel_size
+    reach = largest_shift(particles, settings.max_shift, LARGEST_SHIFT)
     assigner = Assigner(polar.sample(given.masked(mask)), reach, settings.mirror, device)
     ctf = ctf_of(run, particles, settings.ignore_ctf)
     blocks = _Blocks(run, particles, ctf, polar, assigner, calibration)

@@ -3,16 +3,18 @@
 import torch
 from torch import Tensor
 
-ITERATIONS = 60
-DAMPING = 0.1
+ITERATIONS = 100
+# Of the offsets, as a fraction of the strength.
+TOLERANCE = 1e-5
 
 
 def balanced_offsets(scores: Tensor, offsets: Tensor, strength: float) -> Tensor:
     """Offsets that make large classes less likely and small ones more.
 
-    The offset of a class with the soft size s is ``-strength log(s / mean size)``, found by damped iteration. It stays
-    finite, unlike Sinkhorn's iteration to equal sizes: a class of a few odd images that others can't be drawn to must
-    not be favoured more and more until it takes everything.
+    The offset of a class with the soft size s is ``-strength log(s / mean size)``. It stays finite, unlike Sinkhorn's
+    iteration to equal sizes: a class of a few odd images that others can't be drawn to must not be favoured more and
+    more until it takes everything. It is found by Newton's method with the Jacobian's diagonal alone; as others gain
+    what a class loses, the diagonal is larger than the rest of its row.
 
     Parameters
     ----------
@@ -33,7 +35,14 @@ def balanced_offsets(scores: Tensor, offsets: Tensor, strength: float) -> Tensor
     compared, columns = scores.topk(int(scores.isfinite().sum(1).max()), dim=1)
     for _ in range(ITERATIONS):
         posterior = torch.softmax(compared + offsets[columns], dim=1)
-        sizes = offsets.new_zeros(classes).index_add_(0, columns.flatten(), posterior.flatten())
-        wanted = -strength * torch.log((sizes + 0.5) / (n / classes))
-        offsets = offsets + DAMPING * (wanted - offsets)
+        sizes = _summed(posterior, columns, classes) + 0.5
+        excess = offsets + strength * torch.log(sizes / (n / classes))
+        if float(excess.abs().max()) <= TOLERANCE * strength:
+            break
+        response = _summed(posterior * (1 - posterior), columns, classes)
+        offsets = offsets - excess / (1 + strength * response / sizes)
     return offsets - offsets.mean()
+
+
+def _summed(values: Tensor, columns: Tensor, classes: int) -> Tensor:
+    return values.new_zeros(classes).index_add_(0, columns.flatten(), values.flatten())

@@ -1,6 +1,5 @@
 """Joint alignment and classification: runs the schedule's passes and keeps the state between them."""
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
@@ -16,6 +15,7 @@ from siamese2d_engine.classify.prepare import resolution
 from siamese2d_engine.classify.regroup import Alike, grouping_curve, groups_of, joined, joined_scores, tree_of
 from siamese2d_engine.classify.schedule import SHIFT_CYCLES, WIDE_CYCLES, Schedule, Search, Step, is_certain, is_sure
 from siamese2d_engine.classify.search import Poses
+from siamese2d_engine.classify.shifts import centred, likely_shifts
 from siamese2d_engine.classify.split import divide_classes, divisions, replace_classes, unfold_classes
 from siamese2d_engine.classify.truncation import power_by_order, sufficient_harmonics, truncated
 from siamese2d_engine.devices import seeded_generator
@@ -100,7 +100,8 @@ class Classifier:
     schedule
         The passes.
     reach
-        Radius of the search for shifts around the box's centre, pixels.
+        Largest radius of the search for shifts around the box's centre, pixels; less is searched where images are found
+        to lie less far out.
     seed
         Of the random start and of directions in which to begin the search for variations.
     device
@@ -147,10 +148,11 @@ class Classifier:
         before = state.poses.classes[:, 0]
         state = self._reshaped(state, steps[max(0, state.step - 1)], step)
         at = self._resolution(step, state.history[:-1])
-        if at != state.at:
-            state = self._from_poses(state.step, state.poses, state.classes, at, state.spectra, state.history, state)
-        following = steps[min(state.step + 1, len(steps) - 1)]
         wide = step.search is Search.ALL or (step.search is Search.UNCERTAIN and not is_sure(state.history))
+        if wide or at != state.at:
+            poses = centred(state.poses, state.classes) if wide else state.poses
+            state = self._from_poses(state.step, poses, state.classes, at, state.spectra, state.history, state)
+        following = steps[min(state.step + 1, len(steps) - 1)]
         # More rings need no closer shifts to find the right place.
         cycles, rings = (WIDE_CYCLES, step.rings) if wide else (SHIFT_CYCLES, at.rings)
         unit = cycles / (self.images.grid.step * rings) / step.fineness
@@ -185,7 +187,7 @@ class Classifier:
 
     def _all_shifts(self, state: State, unit: float) -> ShiftGrid:
         """All that are within reach; how far out images lie is known after the first pass."""
-        return shift_grid(self.reach, unit, spread_of_shifts(state.poses, unit) if state.step else math.inf)
+        return likely_shifts(state.poses, self.reach, unit) if state.step else shift_grid(self.reach, unit)
 
     def _truncated(self, state: State) -> tuple[Resolution, Tensor]:
         """The averages with the harmonics that matter, and the resolution of a search with these."""
@@ -285,10 +287,3 @@ class Classifier:
                 liking[number] = torch.inf
                 pairs.append((members, liking.topk(most).indices.sort().values))
         return [pair for pair in pairs if len(pair[0])]
-
-
-def spread_of_shifts(poses: Poses, unit: float) -> float:
-    """Standard deviation of shifts along an axis, at least half the `unit` of the grid that they are searched on."""
-    weights = poses.weights.double()
-    square = (poses.shifts.double().square().sum(2) * weights).sum() / weights.sum() / 2
-    return max(math.sqrt(float(square)), unit / 2)

@@ -15,7 +15,6 @@ from siamese2d_engine.runs import Run
 
 DEFAULT_MASK = 0.8      # of the box
 MASK_EDGE = 0.05        # of the box
-DEFAULT_REACH = 0.08    # of the box
 SMALLEST_BOX = 16
 FEWEST_RINGS = 4
 
@@ -39,6 +38,11 @@ def circular_mask(box: int, pixel_size: float, diameter: float | None) -> Circul
         raise InputError(f"--mask-diameter {diameter:g}: only {2 * radius:.1f} pixels of {pixel_size:g} A. Give the "
                          "particle's diameter in angstroms, or extract with less downsampling.")
     return CircularMask(box, radius, min(MASK_EDGE * box, max(1.0, box / 2 - radius)))
+
+
+def largest_shift(particles: ParticleSet, wanted: float | None, default: float) -> float:
+    """How far from the box's centre particles may lie, pixels; `wanted` is in angstroms, `default` of the box."""
+    return default * particles.box if wanted is None else wanted / particles.pixel_size
 
 
 def number_of_rings(mask: CircularMask, pixel_size: float, max_resolution: float | None) -> int:

@@ -91,7 +91,7 @@ class Recipe:
 
     first_classes: int = 7
     coarse: int = 10
-    doubtful: int = 13
+    doubtful: int = 15
     last: int = 16
     start: int = 6
     grow: int = 3
@@ -99,7 +99,7 @@ class Recipe:
     replacements: int = 2
     candidates: int = 12
     unsure_fine: int = 3
-    unsure_rounds: int = 3
+    unsure_rounds: int = 4
 
 
 @dataclass(frozen=True)

@@ -202,3 +202,11 @@ def shift_before_rotation(shifts: Tensor, psi: Tensor, flips: Tensor) -> Tensor:
     x, y = torch.where(flips, -shifts[..., 0], shifts[..., 0]), shifts[..., 1]
     cos, sin = torch.cos(psi), torch.sin(psi)
     return torch.stack([cos * x + sin * y, cos * y - sin * x], dim=-1)
+
+
+def shift_after_rotation(shifts: Tensor, psi: Tensor, flips: Tensor) -> Tensor:
+    """Shifts ``(..., 2)`` of images turned into those of their average: the inverse of `shift_before_rotation`."""
+    x, y = shifts[..., 0], shifts[..., 1]
+    cos, sin = torch.cos(psi), torch.sin(psi)
+    turned = cos * x - sin * y
+    return torch.stack([torch.where(flips, -turned, turned), sin * x + cos * y], dim=-1)

@@ -11,14 +11,15 @@ from siamese2d_engine import distributed
 from siamese2d_engine.classify import fit, quality
 from siamese2d_engine.classify.assignment import Assigner, Calibration
 from siamese2d_engine.classify.engine import Classifier, State
-from siamese2d_engine.classify.inputs import (DEFAULT_REACH, circular_mask, ctf_of, number_of_rings, tell_unusable,
-                                              unusable, with_resolved_paths)
+from siamese2d_engine.classify.inputs import (circular_mask, ctf_of, largest_shift, number_of_rings,
+                                              tell_unusable, unusable, with_resolved_paths)
 from siamese2d_engine.classify.polar import Harmonics
 from siamese2d_engine.classify.prepare import PolarTransform, first_rings, sample_bytes, transform
 from siamese2d_engine.classify.realspace import Alignment, class_averages
 from siamese2d_engine.classify.results import (ClassImages, unusable_rows, wrapped, write_classes, write_members,
                                                write_report)
 from siamese2d_engine.classify.schedule import Recipe, schedule
+from siamese2d_engine.classify.shifts import FARTHEST, spread_of_shifts
 from siamese2d_engine.classify.state_file import load_state, save_state
 from siamese2d_engine.ctf import CtfParameters
 from siamese2d_engine.devices import seeded_generator
@@ -34,6 +35,8 @@ STATE = "state.safetensors"
 # Fine classes for each final one, and particles that each should have.
 FINER = 5
 SMALLEST_FINE_CLASS = 12
+# Of the box; no farther is searched than particles are found to lie.
+LARGEST_SHIFT = 0.12
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,7 @@ class Settings:
     mask_diameter
         Angstroms; None for 0.8 of the box.
     max_shift
-        How far from the box's centre particles may lie, angstroms; None for 0.08 of the box.
+        How far from the box's centre particles may lie, angstroms; None for 0.12 of the box.
     max_resolution
         Angstroms; None for what the classification needs.
     ignore_ctf
@@ -122,7 +125,7 @@ def classify_particles(
     fits = distributed.world() == 1 and sample_bytes(len(good), mask, rings) <= settings.memory * 1e9
     scratch = None if fits else run.path(SAMPLES)
     images = transform(good.images, ctf, mask, rings, good.pixel_size, device, scratch)
-    reach = (settings.max_shift or DEFAULT_REACH * good.box * good.pixel_size) / good.pixel_size
+    reach = largest_shift(good, settings.max_shift, LARGEST_SHIFT)
     classifier = Classifier(images, passes, reach, settings.seed, device)
     state_path = run.path(STATE)
     if state_path.exists():
@@ -219,7 +222,8 @@ def _fit(
     if not settings.set_apart or len(images) < fit.FEWEST:
         return found, np.full(len(images), "", dtype=object)
     whole = Harmonics(state.at.count, images.grid.half_angles, classifier.device)
-    assigner = Assigner(whole.synthesise(state.averages), classifier.reach, settings.mirror, classifier.device)
+    reach = min(classifier.reach, FARTHEST * spread_of_shifts(state.poses))
+    assigner = Assigner(whole.synthesise(state.averages), reach, settings.mirror, classifier.device)
     generator = seeded_generator(settings.seed, state.step)
     pixels = images.pixels.numpy()
     of_noise = fit.simulated_noise(polar, ctf, fit.noise_floor(found, pixels, noise), generator)

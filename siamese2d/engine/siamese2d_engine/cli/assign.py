@@ -34,7 +34,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                          help="put particles that fit nowhere into no class; turn off to put every particle into one")
     classes.add_argument("--new-averages", action="store_true", help="write averages of the new members instead of the "
                          "given ones, with their resolution; takes about twice as long")
-    common.add_image_arguments(parser, "Take that of the classification")
+    common.add_image_arguments(parser, "Take that of the classification",
+                               "0.08 of the box. Enlarge it for imprecise coordinates; less is faster")
     common.add_run_arguments(parser)
 
 

@@ -34,7 +34,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     classes.add_argument("--set-apart", action=argparse.BooleanOptionalAction, default=Settings.set_apart,
                          help="take particles that fit nowhere out of the classes; turn off to keep every particle in "
                          "one")
-    common.add_image_arguments(parser, "Reduce it when neighbours show in the averages")
+    common.add_image_arguments(parser, "Reduce it when neighbours show in the averages",
+                               "0.12 of the box, and no farther than particles are found to lie. Reduce it when "
+                               "particles are drawn to their neighbours")
     expert = parser.add_argument_group("expert")
     expert.add_argument("--passes", type=common.positive_int, default=Settings.passes, help="passes at the last "
                         "resolution; more when the last ones still change many classes")

@@ -71,13 +71,13 @@ def add_micrographs(group: argparse._ArgumentGroup) -> None:
                        help="angstroms per pixel, for images whose STAR file or header does not say")
 
 
-def add_image_arguments(parser: argparse.ArgumentParser, mask_advice: str) -> None:
+def add_image_arguments(parser: argparse.ArgumentParser, mask_advice: str, shift_help: str) -> None:
     """Add the group 'images' of the stages that align particles; `mask_advice` says when to change the mask."""
     images = parser.add_argument_group("images")
     images.add_argument("--mask-diameter", type=positive_float, metavar="A", help="diameter of the particle with some "
                         f"margin for its shift; by default 0.8 of the box. {mask_advice}")
     images.add_argument("--max-shift", type=positive_float, metavar="A", help="how far particles may lie from the "
-                        "centre of the box; by default 0.08 of the box. Enlarge it for imprecise coordinates")
+                        f"centre of the box; by default {shift_help}")
     images.add_argument("--max-resolution", type=positive_float, metavar="A", help="finest detail compared; by default "
                         "what the particle's size and the pixel size allow")
     images.add_argument("--ignore-ctf", action="store_true", help="do not correct for the CTF, for instance when the "
