@@ -45,7 +45,9 @@ class Siamese2DProtAssign(Siamese2DProtStreamingBase, Siamese2DProtClassesBase):
         self._defineImageParams(
             form, "When unsure take that of the classification; the wand shows it on the averages.",
             "Yes: a particle may be mirrored to fit its class. No for classes that were made without mirroring, such as "
-            "those of RELION. When unsure take what the classification had.")
+            "those of RELION. When unsure take what the classification had.",
+            "-1 takes 0.08 of the box. Enlarge it for imprecise coordinates; a small value is faster. When unsure keep "
+            "-1.")
         form.addParam("newAverages", params.BooleanParam, default=False, label="New averages?",
                       help="Yes: the classes get averages of their new members, with their resolution, instead of the "
                            "given ones. Takes about as long as the assignment. While particles still arrive, the given "

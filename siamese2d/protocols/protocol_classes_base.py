@@ -21,7 +21,7 @@ class Siamese2DProtClassesBase(Siamese2DProtBase):
     _possibleOutputs = ClassesOutput
 
     # --------------------------- DEFINE param functions --------------------------------
-    def _defineImageParams(self, form, maskHelp, mirrorHelp):
+    def _defineImageParams(self, form, maskHelp, mirrorHelp, shiftHelp):
         form.addParam("maskDiameter", params.FloatParam, default=-1, label="Mask diameter (Å)",
                       help="Diameter of the circle around the centre that counts. -1 takes 0.8 of the box. " + maskHelp)
         form.addParam("mirror", params.BooleanParam, default=True, label="Match mirror images?", help=mirrorHelp)
@@ -32,8 +32,7 @@ class Siamese2DProtClassesBase(Siamese2DProtBase):
                            "Where nothing is wrong, that is about one of a thousand. No puts every particle into a "
                            "class. When unsure take Yes: the set can be joined again.")
         form.addParam("maxShift", params.FloatParam, default=-1, expertLevel=EXPERT, label="Largest shift (Å)",
-                      help="How far particles may lie from the centre of the box. -1 takes 0.08 of the box. Enlarge it "
-                           "for imprecise coordinates; a small value is faster. When unsure keep -1.")
+                      help="How far particles may lie from the centre of the box. " + shiftHelp)
         form.addParam("maxResolution", params.FloatParam, default=-1, expertLevel=EXPERT, label="Finest detail (Å)",
                       help="Resolution up to which particles are compared. -1 takes what the particle's size and the "
                            "pixel size allow. Give a coarser value when classes follow noise. When "

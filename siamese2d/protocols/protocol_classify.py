@@ -42,7 +42,9 @@ class Siamese2DProtClassify(Siamese2DProtWaitingBase, Siamese2DProtClassesBase):
             form, "Give a value a little larger than the particle when its neighbours show in the averages; the wand "
                   "puts a circle on them. When unsure keep -1.",
             "Yes: a particle may be mirrored to fit its class, so views from opposite sides share a class. No keeps "
-            "them apart, e.g. to see the two hands of a view. When unsure take Yes.")
+            "them apart, e.g. to see the two hands of a view. When unsure take Yes.",
+            "-1 takes 0.12 of the box; no farther is searched than particles are found to lie. Give less when averages "
+            "are drawn to neighbours. When unsure keep -1.")
         self._defineWaitParam(form, "waitForParticles", "particles", 5000,
                               "About 100 for every class are enough for good averages; *assign to 2D classes* puts "
                               "those that come later into these classes.")

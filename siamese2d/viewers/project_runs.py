@@ -21,21 +21,37 @@ def point_to(pointer, project, item) -> None:
         pointer.setExtended(name)
 
 
-def start(project, window, protocol) -> None:
-    """Launch a protocol.
+def launch(project, window, kind, label: str, inputs: dict, values: dict):
+    """Launch a new run of a protocol.
 
     Parameters
     ----------
     project : pyworkflow.project.Project
     window : pyworkflow.gui.Window or None
         Window from which it is started; the project's own window, where there is one, shows the new run.
-    protocol : Protocol
+    kind : type
+        Class of the protocol.
+    label : str
+        Name of the run.
+    inputs, values : dict
+        Sets and values of the form's parameters.
+
+    Returns
+    -------
+    Protocol
     """
+    protocol = project.newProtocol(kind)
+    protocol.setObjLabel(label)
+    for name, item in inputs.items():
+        point_to(getattr(protocol, name), project, item)
+    for name, value in values.items():
+        getattr(protocol, name).set(value)
     main = project_window(window)
     if main is None:
         project.launchProtocol(protocol, wait=False)
     else:
         main.getViewWidget().executeProtocol(protocol)
+    return protocol
 
 
 def project_window(window):

@@ -17,7 +17,7 @@ from siamese2d.viewers.gallery.choice_dialog import choose
 from siamese2d.viewers.gallery.gallery_window import Actions, GalleryWindow
 from siamese2d.viewers.gallery.members_window import MembersWindow
 from siamese2d.viewers.gallery.time_slices import TimeSlices
-from siamese2d.viewers.project_runs import output_of, point_to, start
+from siamese2d.viewers.project_runs import launch, output_of
 from siamese2d.viewers.report.class_report import build_report, report_picture, write_report
 
 OWN_RUNS = "_Siamese2DProt"
@@ -223,12 +223,8 @@ def launch_selection(project, window, classes, numbers, label: str):
     -------
     Siamese2DProtSelectClasses
     """
-    protocol = project.newProtocol(Siamese2DProtSelectClasses)
-    protocol.setObjLabel(label)
-    point_to(protocol.inputClasses, project, classes)
-    protocol.classNumbers.set(format_numbers(numbers))
-    start(project, window, protocol)
-    return protocol
+    return launch(project, window, Siamese2DProtSelectClasses, label, {"inputClasses": classes},
+                  {"classNumbers": format_numbers(numbers)})
 
 
 def _classified(classes):

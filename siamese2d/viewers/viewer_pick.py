@@ -9,7 +9,7 @@ from siamese2d.protocols import Siamese2DProtFilterPicks, Siamese2DProtPick
 from siamese2d.viewers.browser import Browser
 from siamese2d.viewers.plots.picks import PicksPlot
 from siamese2d.viewers.plots.style import ORANGE
-from siamese2d.viewers.project_runs import point_to, start
+from siamese2d.viewers.project_runs import launch
 from siamese2d.viewers.run_files import RunFileError, RunFolder, column, image_or_reason
 from siamese2d.viewers.viewer_base import StageViewer, figure_of, position_of, stem
 
@@ -95,13 +95,8 @@ def launch_filter(project, window, coordinates, limits: tuple[float, float | Non
     -------
     Siamese2DProtFilterPicks
     """
-    protocol = project.newProtocol(Siamese2DProtFilterPicks)
-    protocol.setObjLabel(label)
-    point_to(protocol.inputCoordinates, project, coordinates)
-    protocol.minScore.set(limits[0])
-    protocol.maxScore.set(limits[1])
-    start(project, window, protocol)
-    return protocol
+    return launch(project, window, Siamese2DProtFilterPicks, label, {"inputCoordinates": coordinates},
+                  dict(zip(("minScore", "maxScore"), limits)))
 
 
 class Candidates:

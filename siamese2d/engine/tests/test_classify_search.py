@@ -196,7 +196,8 @@ def test_a_moved_average_stands_for_the_image_moved_before_its_rotation(flip):
     assert (aligned - moved).abs().max() < 0.02 * moved.abs().max()
 
 
-@pytest.mark.parametrize("classes, strength, sureness", [(5, 2.0, 1.0), (60, 2.0, 10.0), (60, 13.0, 1.0), (60, 13.0, 40.0)])
+@pytest.mark.parametrize("classes, strength, sureness",
+                         [(5, 2.0, 1.0), (60, 2.0, 10.0), (60, 13.0, 1.0), (60, 13.0, 40.0)])
 def test_offsets_follow_the_soft_sizes(classes, strength, sureness):
     generator = torch.Generator().manual_seed(1)
     attraction = 2 * torch.randn(classes, generator=generator)

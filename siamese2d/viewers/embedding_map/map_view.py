@@ -9,7 +9,7 @@ from siamese2d.gallery.particle_list import free_name, write_particle_list
 from siamese2d.protocols import Siamese2DProtSelectParticles
 from siamese2d.viewers.embedding_map.map_model import MapModel
 from siamese2d.viewers.embedding_map.map_window import MapWindow
-from siamese2d.viewers.project_runs import point_to, start
+from siamese2d.viewers.project_runs import launch
 
 FOLDER = "Selections"
 
@@ -70,9 +70,5 @@ def launch_particles(project, window, training, model: MapModel, layout: str, la
     write_particle_list(path, model.ids, [
         f"{len(model.selection):,} of {len(model.particles):,} particles, chosen on the embedding map ({layout}) of "
         f"{training.getRunName()} ({name})"])
-    protocol = project.newProtocol(Siamese2DProtSelectParticles)
-    protocol.setObjLabel(label)
-    point_to(protocol.inputParticles, project, training.getParticles())
-    protocol.listFile.set(path)
-    start(project, window, protocol)
-    return protocol
+    return launch(project, window, Siamese2DProtSelectParticles, label, {"inputParticles": training.getParticles()},
+                  {"listFile": path})
