@@ -103,10 +103,10 @@ class TestSlurm(ProjectTest):
         self.assertFalse(protocol.hasAttribute("outputEmbedding"))
 
     def testNodeThatDies(self):
-        whole = self.training(epochs=40, queue=False)
+        whole = self.training(epochs=400, queue=False)
         self.project.launchProtocol(whole, wait=True)
         self.assertFinished(self.state(whole))
-        protocol = self.training(epochs=40)
+        protocol = self.training(epochs=400)
         self.submit(protocol)
         self.waitFor(lambda: glob.glob(protocol.getStagePath("checkpoint*")))
         self.slurm.killNode()
