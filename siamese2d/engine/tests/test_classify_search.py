@@ -6,7 +6,7 @@ import torch
 
 from siamese2d_engine.classify import search
 from siamese2d_engine.classify.averages import Spectra, Sums, estimate_spectra, wiener
-from siamese2d_engine.classify.balance import balanced_offsets
+from siamese2d_engine.classify.balance import SMALLEST, balanced_offsets
 from siamese2d_engine.classify.cells import likely_cells, shift_grid
 from siamese2d_engine.classify.passes import PolarImages, Resolution, aligned_harmonics
 from siamese2d_engine.classify.polar import Harmonics, PolarGrid, harmonics_needed
@@ -204,7 +204,7 @@ def test_offsets_follow_the_soft_sizes(classes, strength, sureness):
     scores = sureness * (torch.randn(40 * classes, classes, generator=generator) + attraction)
     offsets = balanced_offsets(scores, torch.zeros(classes), strength)
     sizes = torch.softmax(scores + offsets, 1).sum(0)
-    expected = -strength * torch.log((sizes + 0.5) / 40)
+    expected = -strength * torch.log((sizes / 40).clamp_min(SMALLEST))
     torch.testing.assert_close(offsets, expected - expected.mean(), atol=0.03, rtol=0)
     assert sizes.max() < torch.softmax(scores, 1).sum(0).max()
 
@@ -213,7 +213,8 @@ def test_offsets_of_a_class_that_nothing_can_be_drawn_to_stay_finite():
     scores = torch.zeros(100, 2)
     scores[:98, 1], scores[98:, 1] = -1000, 1000
     offsets = balanced_offsets(scores, torch.zeros(2), strength=5.0)
-    assert float(offsets.abs().max()) < 5 * np.log(50)
+    # 98 and 2 of 50 each, the small class counted as a tenth of that.
+    torch.testing.assert_close(offsets, torch.tensor([-0.5, 0.5]) * 5 * np.log(98 / 5), atol=1e-3, rtol=0)
 
 
 def test_first_component_finds_two_groups():

@@ -21,6 +21,9 @@ import torch
 
 from siamese2d_engine.batches import Room, in_parts
 from siamese2d_engine.classify import assignment, averages, fit, passes, prepare, realspace
+from siamese2d_engine.classify.engine import Classifier
+from siamese2d_engine.classify.inputs import circular_mask, number_of_rings
+from siamese2d_engine.classify.schedule import Recipe, schedule
 from siamese2d_engine.cli.main import main
 from siamese2d_engine.embedding import inference, networks
 from siamese2d_engine.embedding.resnet import load_backbone
@@ -29,7 +32,7 @@ from siamese2d_engine.io import images
 from siamese2d_engine.io.cs_file import write_cs
 from siamese2d_engine.io.images import write_mrc
 from siamese2d_engine.io.models import save_model
-from siamese2d_engine.io.particles import read_particles
+from siamese2d_engine.io.particles import ctf_parameters, read_particles
 from siamese2d_engine.io.star import read_star, write_star
 from siamese2d_engine.normalize.parallel import parallel_map
 from siamese2d_engine.picking import scoring
@@ -491,9 +494,14 @@ SHORT = {
                (prepare, "fourier_crop", lambda images, box: len(images), 30),
                (realspace, "align_images", lambda images, *_: len(images), 30)],
 }
-# Of poses that are peaks of sums whose last digits differ.
-POSES = {"rlnAnglePsi": 0.02, "rlnOriginXAngst": 5e-3, "rlnOriginYAngst": 5e-3, "rlnMaxValueProbDistribution": 1e-3,
-         "siamese2dFit": 1e-3}
+# Of poses that are peaks of sums whose last digits differ. The passes of ``classify`` amplify that: images of 0.2 million
+# parts of noise more end up to 3 degrees from those without, in one of ten sets.
+POSES = {"classify": {"rlnAnglePsi": 5.0, "rlnOriginXAngst": 1.5, "rlnOriginYAngst": 1.5},
+         "assign": {"rlnAnglePsi": 0.02, "rlnOriginXAngst": 5e-3, "rlnOriginYAngst": 5e-3,
+                    "rlnMaxValueProbDistribution": 1e-3, "siamese2dFit": 1e-3}}
+LIKENESS = {"classify": 0.99, "assign": 0.999999}
+# Numbers of the largest array: a few images at a time.
+SMALL = 2**14
 
 
 @pytest.mark.parametrize("stage", SHORT)
@@ -518,12 +526,34 @@ def test_classes_are_the_same_from_smaller_parts_where_memory_is_short(data, tmp
     assert sum("smaller parts" in warning for warning in warnings) == 1
     one, two = (read_star(tmp_path / name / "particles.star")["particles"] for name in "ab")
     assert (one[["rlnImageName", "rlnClassNumber"]] == two[["rlnImageName", "rlnClassNumber"]]).all(axis=None)
-    for column, tolerance in POSES.items():
+    for column, tolerance in POSES[stage].items():
         difference = (one[column].astype(float) - two[column].astype(float)).to_numpy()
         difference = (difference + 180) % 360 - 180 if column == "rlnAnglePsi" else difference
         assert np.abs(difference).max() < tolerance, column
     classes = [mrcfile.read(tmp_path / name / "classes.mrcs") for name in "ab"]
-    np.testing.assert_allclose(classes[1], classes[0], atol=1e-3 * np.abs(classes[0]).max())
+    for first, second in zip(*classes, strict=True):
+        assert np.corrcoef(first.ravel(), second.ravel())[0, 1] > LIKENESS[stage]
+
+
+def test_every_pass_is_the_same_in_smaller_parts(data):
+    """From the same state: what one pass leaves to rounding, others could amplify."""
+    particles, cpu = read_particles(data / "stack" / "particles.star"), torch.device("cpu")
+    mask = circular_mask(particles.box, particles.pixel_size, None)
+    rings = number_of_rings(mask, particles.pixel_size, None)
+    polar = prepare.transform(particles.images, ctf_parameters(particles), mask, rings, particles.pixel_size, cpu, None)
+    whole, short = (Classifier(polar, schedule(3, 7, rings, True, Recipe()), 3.0, 0, cpu) for _ in range(2))
+    short.room = Room(SMALL)
+    states = [whole.start()]
+    whole.run(states[0], states.append)
+    for before, after in zip(states, states[1:]):
+        found = short._pass(before, short.schedule.steps(before.history))
+        assert torch.equal(found.poses.classes[:, 0], after.poses.classes[:, 0])
+        turned = (found.poses.psi - after.poses.psi + np.pi)[:, 0] % (2 * np.pi) - np.pi
+        assert turned.abs().max() < np.radians(0.01)
+        for one, two in ((found.poses.shifts[:, 0], after.poses.shifts[:, 0]), (found.offsets, after.offsets),
+                         (found.averages, after.averages), (found.scores, after.scores)):
+            finite = two.abs()[two.abs().isfinite()]
+            torch.testing.assert_close(one, two, rtol=0, atol=1e-4 * float(finite.max().clamp_min(1e-3)))
 
 
 @pytest.mark.parametrize("more", [[], ["--autoencoder", "0.1"]])
