@@ -1,5 +1,6 @@
 """Scipion plugin for 2D classification of cryo-EM particles with learnt similarity."""
 
+import glob
 import json
 import os
 import re
@@ -21,6 +22,7 @@ _logo = "siamese2d_logo.png"
 _references = ["Bepler2019", "Chen2020"]
 
 HANDSHAKE_SECONDS = 180
+GPU_DEVICES = "/dev/nvidia[0-9]*"
 NO_CPU_BUILD = ("The package indexes in use hold no CPU build of torch: the general one is taken, which is larger. To "
                 f"get the CPU build, add the index that PyTorch's installation page names to {PIP_ARGS}.")
 
@@ -38,8 +40,8 @@ class Plugin(pwem.Plugin):
                        description="Command that activates the environment of siamese2d. When it is not set, the venv "
                                    "package is used if it is built, else the conda environment.")
         cls._defineVar(TORCH_BUILD, TORCH_CUDA, var_type=VarTypes.STRING,
-                       description="Build of torch for new environments: cuda or cpu. With cpu, the forms do not ask "
-                                   "for a GPU.")
+                       description="Build of torch for new environments: cuda or cpu. Once it is set, forms ask for a "
+                                   "GPU with cuda and not with cpu; else where this machine has one.")
         cls._defineVar(PIP_ARGS, "", var_type=VarTypes.STRING,
                        description="More arguments of pip when the environment is built, e.g. another package index, "
                                    "or '--no-index --find-links FOLDER' where there is no network.")
@@ -88,6 +90,12 @@ class Plugin(pwem.Plugin):
         """Shell command that starts the engine in its environment, as one process or as several that share the work."""
         engine = ENGINE_PROGRAM if processes == 1 else ENGINE_LAUNCHER.format(processes=processes)
         return f"{cls.getActivationCmd()} && {engine}"
+
+    @classmethod
+    def asksForGpu(cls):
+        """Whether forms ask for a GPU unless told otherwise: where the site says so, else where this machine has one."""
+        build = os.environ.get(TORCH_BUILD)
+        return build != TORCH_CPU if build else bool(glob.glob(GPU_DEVICES))
 
     @classmethod
     def getEnviron(cls):

@@ -12,7 +12,7 @@ from pwem.protocols import EMProtocol
 from pyworkflow.exceptions import ValidationException
 
 from siamese2d import Plugin
-from siamese2d.constants import TORCH_BUILD, TORCH_CPU
+from siamese2d.constants import TORCH_BUILD
 
 EXPERT = cons.LEVEL_ADVANCED
 # Warnings of the engine that a summary repeats.
@@ -39,11 +39,11 @@ class Siamese2DProtBase(EMProtocol):
 
     # --------------------------- DEFINE param functions --------------------------------
     def _defineGpuParams(self, form):
-        form.addHidden(params.USE_GPU, params.BooleanParam, default=Plugin.getVar(TORCH_BUILD) != TORCH_CPU,
+        form.addHidden(params.USE_GPU, params.BooleanParam, default=Plugin.asksForGpu(),
                        label="Use GPU for execution",
                        help="Set to No to compute on the processor. There is no silent change from one to the other: a "
-                            "GPU that is asked for and not there is an error. When unsure take Yes where this "
-                            "machine has a GPU.")
+                            "GPU that is asked for and not there is an error. Change it where the job runs on another "
+                            "machine than this form. When unsure keep it.")
         form.addHidden(params.GPU_LIST, params.StringParam, default="0", label="GPU",
                        help=("Numbers of the GPUs to use, such as 0 1: they share the work. " if self.SEVERAL_GPUS else
                              "Number of the one GPU to use. ") +

@@ -19,6 +19,7 @@ from pyworkflow.exceptions import ValidationException
 from siamese2d import Plugin, quoteArguments
 from siamese2d.constants import (CONDA_ENV_NAME, CONDA_PACKAGE, ENV_ACTIVATION, HANDSHAKE, INSTALLED_MARKER, PIP_ARGS,
                                  PYTHON, TORCH_BUILD, VENV_PACKAGE, VERSION)
+from siamese2d.protocols import Siamese2DProtClassify
 from siamese2d.tests.layer import FolderTest
 
 GOOD_REPORT = f'{{"version": "{VERSION}", "torch": "2.13.0", "devices": ["cpu", "cuda:0"]}}'
@@ -144,6 +145,20 @@ class TestRecipes(EnvironmentTest):
         done = subprocess.run(Plugin.getVenvCommand(), shell=True, capture_output=True, text=True)
         self.assertNotEqual(done.returncode, 0)
         self.assertEqual(done.stderr.strip(), "SIAMESE2D_TORCH is rocm, but must be cpu or cuda.")
+
+    def testFormsAskForAGpuWhereTheSiteSaysSoOrTheMachineHasOne(self):
+        for build, devices, asked in (("cpu", True, False), ("cuda", False, True), (None, True, True),
+                                      (None, False, False)):
+            pattern = os.path.join(self.folder, "nvidia[0-9]*")
+            if devices:
+                open(os.path.join(self.folder, "nvidia0"), "w").close()
+            os.environ.pop(TORCH_BUILD, None)
+            os.environ.update({TORCH_BUILD: build} if build else {})
+            with self.subTest(build=build, devices=devices), mock.patch("siamese2d.GPU_DEVICES", pattern):
+                self.assertEqual(Plugin.asksForGpu(), asked)
+                self.assertEqual(Siamese2DProtClassify().useGpu.get(), asked)
+            if devices:
+                os.remove(os.path.join(self.folder, "nvidia0"))
 
     def testDefineBinariesOffersBothAndRunsNothing(self):
         env = mock.Mock()
