@@ -300,8 +300,9 @@ class Siamese2DProtWaitingBase(Siamese2DProtBase):
         return True
 
     # --------------------------- DEFINE param functions --------------------------------
-    def _defineWaitParam(self, form, name, items, default, help):
-        form.addParam(name, params.IntParam, default=default, expertLevel=EXPERT, label=f"Wait for this many {items}",
+    def _defineWaitParam(self, form, name, items, default, help, condition=None):
+        form.addParam(name, params.IntParam, default=default, expertLevel=EXPERT, condition=condition,
+                      label=f"Wait for this many {items}",
                       help=f"While more {items} may come, the protocol waits until there are so many, and then takes "
                            f"what is there. {help} A closed input is taken as it is. When unsure keep "
                            f"{default}.")

@@ -1,6 +1,7 @@
 """Training of the Siamese embedding."""
 
 import enum
+import math
 import os
 
 import pyworkflow.protocol.params as params
@@ -9,7 +10,8 @@ from siamese2d.constants import TRAIN
 from siamese2d.convert import writeClassMembers, writeParticles
 from siamese2d.objects import EmbeddingModel, modelExists
 from siamese2d.protocols import costs
-from siamese2d.protocols.protocol_base import EXPERT, Siamese2DProtBase, validateNotEmpty
+from siamese2d.protocols.protocol_base import EXPERT, isOpen, validateNotEmpty
+from siamese2d.protocols.protocol_streaming_base import Siamese2DProtWaitingBase
 
 MODES = ["self-supervised", "contrastive", "triplet"]
 CONTRASTIVE, TRIPLET = MODES.index("contrastive"), MODES.index("triplet")
@@ -47,7 +49,7 @@ class TrainEmbeddingOutput(enum.Enum):
     outputEmbedding = EmbeddingModel
 
 
-class Siamese2DProtTrainEmbedding(Siamese2DProtBase):
+class Siamese2DProtTrainEmbedding(Siamese2DProtWaitingBase):
     """Trains a network that puts similar particle images close together."""
 
     _label = "train embedding"
@@ -113,10 +115,16 @@ class Siamese2DProtTrainEmbedding(Siamese2DProtBase):
                       expertLevel=EXPERT, label="Start from embedding",
                       help="Continue from a network trained before, e.g. to refine a self-supervised one on classes. "
                            "When unsure go without.")
+        self._defineWaitParam(form, "waitForParticles", "particles", 5000,
+                              "Some thousands teach as much as all.", condition=f"not ({NEEDS_CLASSES})")
         self._defineSeedParam(form)
         self._defineParallel(form)
 
     # --------------------------- STEPS functions ---------------------------------------
+    def _awaited(self):
+        # Classes that still grow are not what they will be.
+        return [(self._inputPointer().get(), math.inf if self.needsClasses() else self.waitForParticles.get())]
+
     def _convertInput(self):
         path, withCtf = self.getInputPath("particles.star"), not self.getParticles().isPhaseFlipped()
         if self.needsClasses():
@@ -150,7 +158,7 @@ class Siamese2DProtTrainEmbedding(Siamese2DProtBase):
                           "classes of a 2D classification, or choose another recipe.")
         errors += self._validateBackbone()
         particles = self.getParticles()
-        if not errors and particles.getSize() < FEWEST_PARTICLES:
+        if not errors and not isOpen(items) and particles.getSize() < FEWEST_PARTICLES:
             errors.append(f"*{label}*: {particles.getSize()} particles are too few to train on (at least "
                           f"{FEWEST_PARTICLES}; hundreds to learn anything). Give more, or use an embedding trained "
                           "before.")

@@ -19,7 +19,7 @@ from siamese2d import Plugin
 from siamese2d.objects import EmbeddingModel, PickerModel
 from siamese2d.protocols import (Siamese2DProtAssign, Siamese2DProtClassify, Siamese2DProtExtract,
                                  Siamese2DProtNormalize, Siamese2DProtPick, Siamese2DProtPickUnlabeled,
-                                 Siamese2DProtTrainEmbedding, Siamese2DProtTrainPicker)
+                                 Siamese2DProtSelectParticles, Siamese2DProtTrainEmbedding, Siamese2DProtTrainPicker)
 from siamese2d.protocols.protocol_extract import OTHER
 from siamese2d.protocols.protocol_train_embedding import ALIGNED_CLASSES, PRESET_CHOICES, PRESETS, TRIPLET
 from siamese2d.tests.layer import FolderTest, makeCtf
@@ -593,7 +593,8 @@ class TestClassifyForm(FormTest):
     def testGrowingSetIsAnnounced(self):
         particles = self.makeParticles()
         particles.setStreamState(particles.STREAM_OPEN)
-        protocol = self.make(Siamese2DProtTrainEmbedding, inputParticles=particles)
+        protocol = self.make(Siamese2DProtSelectParticles, inputParticles=particles)
         self.assertTrue(any("growing" in line for line in protocol.warnings()))
-        # This one waits until there is enough.
-        self.assertEqual(self.make(Siamese2DProtClassify, inputParticles=particles).warnings(), [])
+        # These wait until there is enough.
+        for protocolClass in (Siamese2DProtClassify, Siamese2DProtTrainEmbedding):
+            self.assertEqual(self.make(protocolClass, inputParticles=particles).warnings(), [])

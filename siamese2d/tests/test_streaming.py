@@ -26,12 +26,15 @@ from siamese2d.convert import exactPosition
 from siamese2d.labels import Labels
 from siamese2d.protocols import (Siamese2DProtAssign, Siamese2DProtClassify, Siamese2DProtExtract,
                                  Siamese2DProtImportCoordinates, Siamese2DProtNormalize, Siamese2DProtPick,
-                                 Siamese2DProtPickUnlabeled, Siamese2DProtTrainPicker, protocol_streaming_base)
+                                 Siamese2DProtPickUnlabeled, Siamese2DProtTrainEmbedding, Siamese2DProtTrainPicker,
+                                 protocol_streaming_base)
 from siamese2d.protocols.protocol_extract import EDGES
 from siamese2d.protocols.protocol_streaming_base import FEWEST_THREADS, GROWING, PUBLISHED
+from siamese2d.protocols.protocol_train_embedding import TRIPLET
 from siamese2d.protocols.protocol_train_picker import NETWORKS
 from siamese2d.star import readTable, writeTables
 from siamese2d.streams import Subset, isGrowing, itemIds
+from siamese2d.tests.class_sets import ClassSets
 from siamese2d.tests.layer import ChainTest, FolderTest, SetAssertions, writeMrc
 from siamese2d.tests.test_resume import waitForEnd
 from siamese2d.viewers.class_files import count_unassigned, read_classes, read_particle_classes
@@ -311,7 +314,7 @@ class TestChain(ChainTest, SetAssertions):
         self.assertEqual(len(members) + count_unassigned(chain["assign"]), len(images))
 
 
-class TestWaiting(FolderTest):
+class TestWaiting(ClassSets, FolderTest):
     """Training that starts by itself."""
 
     def setUp(self):
@@ -327,7 +330,9 @@ class TestWaiting(FolderTest):
         return items
 
     def classify(self, particles, number):
-        protocol = Siamese2DProtClassify(inputParticles=particles, waitForParticles=number)
+        return self.inFolder(Siamese2DProtClassify(inputParticles=particles, waitForParticles=number))
+
+    def inFolder(self, protocol):
         protocol.workingDir.set(self.folder)
         return protocol
 
@@ -340,12 +345,33 @@ class TestWaiting(FolderTest):
         return len(list(readTable(protocol.getInputPath("particles.star"), "particles")))
 
     def testStartsWhenEnoughHasArrived(self):
+        self.checkStart(Siamese2DProtClassify)
+
+    def testEmbeddingStartsWhenEnoughHasArrived(self):
+        self.checkStart(Siamese2DProtTrainEmbedding)
+
+    def checkStart(self, protocolClass):
         particles = self.growing(self.makeParticles(4))
-        protocol = self.classify(particles, 6)
+        protocol = self.inFolder(protocolClass(inputParticles=particles, waitForParticles=6))
+        self.assertEqual(protocol._validateInputs(), [])
         thread = self.runInThread(protocol)
         thread.join(0.3)
         self.assertTrue(thread.is_alive())
         append(SetOfParticles, particles, 100, 101)
+        thread.join(20)
+        self.assertFalse(thread.is_alive())
+        self.assertEqual(self.taken(protocol), 6)
+
+    def testEmbeddingOfClassesWaitsUntilTheyAreComplete(self):
+        classes = self.growing(self.makeClasses((3, 3)))
+        protocol = self.inFolder(Siamese2DProtTrainEmbedding(inputClasses=classes, mode=TRIPLET))
+        thread = self.runInThread(protocol)
+        thread.join(0.3)
+        self.assertTrue(thread.is_alive())
+        again = SetOfClasses2D(filename=classes.getFileName())
+        again.setStreamState(Set.STREAM_CLOSED)
+        again.write()
+        again.close()
         thread.join(20)
         self.assertFalse(thread.is_alive())
         self.assertEqual(self.taken(protocol), 6)
@@ -372,7 +398,7 @@ class TestWaiting(FolderTest):
 
     def testScipionStartsThemOnOpenInputs(self):
         for protocolClass in (Siamese2DProtNormalize, Siamese2DProtPick, Siamese2DProtExtract, Siamese2DProtAssign,
-                              Siamese2DProtClassify, Siamese2DProtTrainPicker):
+                              Siamese2DProtClassify, Siamese2DProtTrainPicker, Siamese2DProtTrainEmbedding):
             self.assertTrue(protocolClass.worksInStreaming(), protocolClass)
 
 
