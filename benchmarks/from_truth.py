@@ -26,7 +26,7 @@ from siamese2d_engine.io.particles import ctf_parameters, read_particles
 DEVICE = torch.device("cpu")
 
 
-def true_classes(directions: np.ndarray, classes: int, mirror: bool) -> tuple[np.ndarray, np.ndarray]:
+def direction_classes(directions: np.ndarray, classes: int, mirror: bool) -> tuple[np.ndarray, np.ndarray]:
     """Classes of viewing directions by k-means, ``(n,)``, and the mean direction of each, ``(classes, 3)``.
 
     With `mirror` a direction and its opposite are alike: the squares and products of their parts are grouped.
@@ -51,7 +51,7 @@ def true_poses(rotations: np.ndarray, shifts: np.ndarray, classes: int, mirror: 
         By which the images' content was moved, pixels, ``(n, 2)``.
     """
     x, y, direction = rotations.transpose(1, 0, 2)
-    labels, means = true_classes(direction, classes, mirror)
+    labels, means = direction_classes(direction, classes, mirror)
     mean = means[labels]
     # The mirror image shows the particle from the opposite direction.
     flips = mirror & ((direction * mean).sum(1) < 0)

@@ -499,7 +499,8 @@ SHORT = {
 POSES = {"classify": {"rlnAnglePsi": 5.0, "rlnOriginXAngst": 1.5, "rlnOriginYAngst": 1.5},
          "assign": {"rlnAnglePsi": 0.02, "rlnOriginXAngst": 5e-3, "rlnOriginYAngst": 5e-3,
                     "rlnMaxValueProbDistribution": 1e-3, "siamese2dFit": 1e-3}}
-LIKENESS = {"classify": 0.99, "assign": 0.999999}
+# Of the averages, as a part of their largest value.
+AVERAGES = {"classify": 0.3, "assign": 1e-3}
 # Numbers of the largest array: a few images at a time.
 SMALL = 2**14
 
@@ -531,8 +532,7 @@ def test_classes_are_the_same_from_smaller_parts_where_memory_is_short(data, tmp
         difference = (difference + 180) % 360 - 180 if column == "rlnAnglePsi" else difference
         assert np.abs(difference).max() < tolerance, column
     classes = [mrcfile.read(tmp_path / name / "classes.mrcs") for name in "ab"]
-    for first, second in zip(*classes, strict=True):
-        assert np.corrcoef(first.ravel(), second.ravel())[0, 1] > LIKENESS[stage]
+    np.testing.assert_allclose(classes[1], classes[0], atol=AVERAGES[stage] * np.abs(classes[0]).max())
 
 
 def test_every_pass_is_the_same_in_smaller_parts(data):
