@@ -97,6 +97,14 @@ class OneMachineSlurm:
         """Numbers of the jobs that wait or run."""
         return [int(number) for number in self.run("squeue", "--noheader", "--format=%A").split()]
 
+    def unreachable(self):
+        """A configuration whose controller answers nobody."""
+        with open(self.environment["SLURM_CONF"]) as configuration:
+            lines = [line for line in configuration if not line.startswith("SlurmctldPort")]
+        with open(self._file("unreachable.conf"), "w") as configuration:
+            configuration.writelines([*lines, f"SlurmctldPort={_freePort()}\n"])
+        return configuration.name
+
     def run(self, *command):
         """What one of SLURM's commands prints; nothing when it fails."""
         return subprocess.run(command, env=self.environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,

@@ -11,7 +11,8 @@ from unittest import mock
 
 from pwem.protocols import ProtImportMicrographs
 from pyworkflow import Config
-from pyworkflow.protocol import MODE_RESUME
+from pyworkflow.protocol import MODE_RESUME, STATUS_FINISHED, STATUS_RUNNING
+from pyworkflow.protocol.launch import _checkJobStatus
 
 import siamese2d
 from siamese2d.protocols import Siamese2DProtExtract, Siamese2DProtImportCoordinates, Siamese2DProtTrainEmbedding
@@ -71,8 +72,6 @@ class TestSlurm(ProjectTest):
     def state(self, protocol):
         """The protocol as the project's window sees it after a refresh."""
         self.project._updateProtocol(protocol)
-        if protocol.isActive() and not self.project.checkJobId(protocol):
-            self.project._storeProtocol(protocol)
         return protocol
 
     def waitFor(self, holds):
@@ -81,6 +80,20 @@ class TestSlurm(ProjectTest):
             if time.monotonic() > deadline:
                 self.fail(f"waited in vain; jobs {self.slurm.jobs()}")
             time.sleep(0.5)
+
+    def statusOf(self, job):
+        return _checkJobStatus(self.project.getHostConfig("localhost"), job)
+
+    def testJobIsDeadOnlyWhenTheQueueSaysSo(self):
+        jobs = {ending: int(self.slurm.run("sbatch", "--parsable", "--chdir=/tmp", "--output=/dev/null", "--wrap", ending))
+                for ending in ("sleep 2", "exit 0", "exit 3")}
+        self.assertEqual(self.statusOf(jobs["sleep 2"]), STATUS_RUNNING)
+        self.waitFor(lambda: not self.slurm.jobs())
+        self.assertEqual(self.statusOf(jobs["exit 0"]), STATUS_RUNNING, "its run may not have been read yet")
+        self.assertEqual(self.statusOf(jobs["exit 3"]), STATUS_FINISHED)
+        self.assertEqual(self.statusOf(99999), STATUS_FINISHED)
+        with mock.patch.dict(os.environ, SLURM_CONF=self.slurm.unreachable()):
+            self.assertEqual(self.statusOf(jobs["exit 3"]), STATUS_RUNNING, "a controller out of reach tells nothing")
 
     def testJobOfTheQueueGivesTheSame(self):
         here = self.training(epochs=2, queue=False)
