@@ -276,7 +276,7 @@ def test_noise_and_blots_are_set_apart_and_all_rows_are_kept(given, tmp_path):
     assert len(kept) + len(apart) == 400
     reasons = dict(zip((apart["siamese2dItemId"] - 5) // 3, apart["siamese2dReason"]))
     assert sum(reasons.get(row) == "matches_no_class" for row in range(80)) > 70
-    assert sum(reasons.get(row) == "other_signal" for row in range(80, 100)) > 15
+    assert sum(reasons.get(row) == "unlike_others" for row in range(80, 100)) > 15
     assert sum(row >= 100 for row in reasons) < 8
     assert apart["rlnClassNumber"].isin(NUMBERS).all()
     assert any("fit nowhere" in warning for warning in run.warnings)

@@ -1,9 +1,11 @@
 """What fits nowhere, given averages at another scale, and harmonics that suffice: closed forms and planted sets."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
-from scipy.stats import chi2
+from scipy.stats import chi2, norm
 
 from siamese2d_engine.batches import Room
 from siamese2d_engine.classify import fit
@@ -67,30 +69,73 @@ def test_noise_alone_stays_in_classes():
     assert (fit.reasons(match, pixels, rng.normal(3.3, 0.5, 500)) == "").all()
 
 
-def planted_match(rng, n, rings, error):
+def planted_match(rng, n, rings, error, contrast=0.1):
     """Residuals of noise on rings with some pixels, and of a part of the signal that the average misses."""
     pixels = 6.0 * np.arange(1, rings + 1)
     explained = rng.gamma(2.0, 1.0, (n, 1)) * np.exp(-np.arange(rings) / 3)
     left = rng.chisquare(2 * pixels, (n, rings)) / (2 * pixels) * (1 + error * explained)
-    return fit.Match(np.full(n, 20.0), left, explained), pixels
+    noise = rng.normal(size=(n, rings)) * np.sqrt(explained / pixels)
+    shared = explained * (1 + contrast * rng.normal(size=(n, 1))) + noise
+    return fit.Match(np.full(n, 20.0), left, explained, shared, rng.rayleigh(3.0, n)), pixels
 
 
 def test_other_signal_is_odd_and_larger_particles_are_not():
     rng = np.random.default_rng(2)
     match, pixels = planted_match(rng, 2000, 16, 0.3)
-    usual = fit.odd_residuals(match, pixels)
+    usual = fit.residual(match, pixels)
     assert (usual > fit.ODD).mean() < 0.005
     strong = match.explained[:, 0] > np.quantile(match.explained[:, 0], 0.9)
     assert (usual[strong] > fit.ODD).mean() < 0.02
-    match.left[:100, :fit.LOW_RINGS] += 2.0
-    assert (fit.odd_residuals(match, pixels)[:100] > fit.ODD).mean() > 0.9
+    match.left[:100, :fit.LOW_RINGS] += 3.0
+    assert (fit.residual(match, pixels)[:100] > fit.ODD).mean() > 0.9
 
 
 def test_noisier_images_are_not_odd():
     rng = np.random.default_rng(3)
     match, pixels = planted_match(rng, 1000, 16, 0.0)
     match.left[:50] *= 1.8
-    assert (fit.odd_residuals(match, pixels)[:50] > fit.ODD).mean() < 0.1
+    assert (fit.residual(match, pixels)[:50] > fit.ODD).mean() < 0.1
+
+
+@pytest.mark.parametrize("contrast", [0.0, 0.1, 0.4])
+def test_images_with_detail_lack_none_whatever_their_contrast(contrast):
+    """By chance as many are beyond two standard deviations as of normally distributed numbers: 2.3 %."""
+    match, pixels = planted_match(np.random.default_rng(7), 4000, 16, 0.0, contrast)
+    lack = fit.lack_of_detail(match, pixels)
+    assert (lack > 2).mean() == pytest.approx(norm.sf(2), abs=0.01)
+    strong = match.explained[:, 0] > np.quantile(match.explained[:, 0], 0.9)
+    assert (lack[strong] > 2).mean() == pytest.approx(norm.sf(2), abs=0.025)
+
+
+def test_images_without_detail_lack_it_by_its_strength():
+    """Without differences in contrast, the deficit is the average's strength on the rings with detail."""
+    match, pixels = planted_match(np.random.default_rng(8), 100_000, 16, 0.0, 0.0)
+    match.shared[:50, fit.DETAIL_RING:] = 0
+    strength = np.sqrt((match.explained[:50, fit.DETAIL_RING:] * pixels[fit.DETAIL_RING:]).sum(1))
+    np.testing.assert_allclose(fit.lack_of_detail(match, pixels)[:50], strength, rtol=0.1)
+
+
+def test_as_few_lie_far_out_as_normally_distributed_numbers():
+    shift = np.random.default_rng(9).rayleigh(3.0, 100_000)
+    expected = norm.isf(np.exp(-shift ** 2 / 18))
+    np.testing.assert_allclose(fit.far_out(shift), expected, atol=0.1)
+
+
+def test_nothing_is_far_out_by_parts_of_a_step():
+    found = fit.far_out(np.array([0.0] * 98 + [0.3, 0.6]))
+    assert found.max() == pytest.approx(norm.isf(np.exp(-0.6 ** 2 / 0.5)), rel=1e-6) and found.max() < 1
+    assert (fit.far_out(np.zeros(9)) < 0).all()
+
+
+def test_oddness_adds_up_what_is_odd_in_several_ways():
+    rng = np.random.default_rng(10)
+    match, pixels = planted_match(rng, 2000, 16, 0.3)
+    match.shift[0] = 1e3
+    ways = [fit.residual(match, pixels), fit.lack_of_detail(match, pixels), fit.far_out(match.shift).clip(max=fit.FAR)]
+    expected = np.sqrt(sum(way.clip(min=0) ** 2 for way in ways))
+    np.testing.assert_allclose(fit.oddness(match, pixels), expected, rtol=1e-9)
+    assert ways[2][0] == fit.FAR < fit.ODD, "far out alone is not odd"
+    assert (expected > fit.ODD).mean() < 0.015
 
 
 def test_noise_floor_is_that_of_the_images_without_other_signal():
@@ -99,7 +144,7 @@ def test_noise_floor_is_that_of_the_images_without_other_signal():
     match.left[:300] *= 4
     mean = match.left.mean(0)
     # The mean residual is the unit of what is left.
-    scaled = fit.Match(match.match, match.left / mean, match.explained / mean)
+    scaled = replace(match, left=match.left / mean, explained=match.explained / mean)
     floor = fit.noise_floor(scaled, pixels, torch.as_tensor(mean))
     np.testing.assert_allclose(floor.numpy(), 1.0, atol=0.2)
     assert (mean > 1.3).all()
@@ -140,6 +185,8 @@ def test_match_and_residual_are_sums_over_samples(few):
     np.testing.assert_allclose(found.match, (product @ weights) / np.sqrt(power[0] @ weights), rtol=2e-2, atol=2e-2)
     left = (np.abs(f - a) ** 2).mean(-1) / noise.numpy()
     np.testing.assert_allclose(found.left, left, rtol=2e-2, atol=1e-2)
+    np.testing.assert_allclose(found.shared, product / noise.numpy(), rtol=2e-2, atol=2e-2)
+    np.testing.assert_allclose(found.shift, 0)
 
 
 def test_an_image_is_compared_with_the_average_of_the_others(few):

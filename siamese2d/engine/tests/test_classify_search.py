@@ -318,7 +318,8 @@ def test_cells_are_the_best_classes_at_interpolated_shifts():
 def test_schedule_ends_with_the_wanted_classes(classes, fine, mirror):
     recipe = Recipe()
     found = schedule(classes, fine * classes, 12, mirror, recipe)
-    for steps, rounds in ((found.first + found.sure, 2), (found.first + found.unsure, recipe.unsure_rounds)):
+    for late, rounds in ((found.sure, recipe.sure_rounds), (found.unsure, recipe.unsure_rounds)):
+        steps = found.first + late
         numbers = [step.classes for step in steps]
         assert numbers[-1] == classes and steps[-1].mirror == mirror
         # Mirror images are told apart once, when each class can become two.

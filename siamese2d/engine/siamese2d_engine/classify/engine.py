@@ -146,7 +146,7 @@ class Classifier:
     def _pass(self, state: State, steps: list[Step]) -> State:
         step = steps[state.step]
         before = state.poses.classes[:, 0]
-        state = self._reshaped(state, steps[max(0, state.step - 1)], step)
+        state = self._reshaped(state, steps[max(0, state.step - 1)], step, steps[state.step + 1:])
         at = self._resolution(step, state.history[:-1])
         wide = step.search is Search.ALL or (step.search is Search.UNCERTAIN and not is_sure(state.history))
         if wide or at != state.at:
@@ -203,14 +203,15 @@ class Classifier:
         """Of a pass, by the passes up to the last but one before it: the last one sums what is then compared with."""
         return resolution(self.images, step.rings if is_certain(history) else step.doubtful_rings)
 
-    def _reshaped(self, state: State, previous: Step, step: Step) -> State:
+    def _reshaped(self, state: State, previous: Step, step: Step, later: list[Step]) -> State:
         """Divide, group or replace classes, where the step asks for it."""
         if previous.mirror and not step.mirror:
             poses, origins = unfold_classes(state.poses, state.classes, step.classes)
             return self._renumbered(state, state.at, poses, origins)
         grows = step.classes > state.classes
         if step.classes < state.classes:
-            return self._grouped(state, step)
+            numbers = [step.classes, *(other.classes for other in later)]
+            return self._grouped(state, step, final=numbers == sorted(numbers))
         if not grows and not step.replace:
             return state
         at = resolution(self.images, min(step.rings, DIVISION_RINGS))
@@ -225,8 +226,8 @@ class Classifier:
             labels, origins = replace_classes(labels, state.scores, found, REPLACED)
         return self._renumbered(state, at, poses.relabelled(labels), origins)
 
-    def _grouped(self, state: State, step: Step) -> State:
-        """Join classes that look alike, until there are as many as the step wants."""
+    def _grouped(self, state: State, step: Step, final: bool) -> State:
+        """Join classes that look alike, until there are as many as the step wants; the curve is that of the `final` ones."""
         at = resolution(self.images, min(step.rings, GROUPING_RINGS))
         fine = self._from_poses(state.step, state.poses, state.classes, at, state.spectra, state.history, state)
         sizes = torch.bincount(state.poses.classes[:, 0], minlength=state.classes)
@@ -237,7 +238,7 @@ class Classifier:
         poses = joined(state.poses, groups, frames)
         scores = joined_scores(state.scores + state.offsets.cpu(), groups)
         old = replace(state, scores=scores, offsets=torch.zeros(scores.shape[1], device=self.device),
-                      grouping=grouping_curve(tree, losses, len(self.images)))
+                      grouping=grouping_curve(tree, losses, len(self.images)) if final else state.grouping)
         return self._from_poses(state.step, poses, scores.shape[1], state.at, state.spectra, state.history, old)
 
     def _renumbered(self, state: State, at: Resolution, poses: Poses, origins: Tensor) -> State:

@@ -1,10 +1,12 @@
 """Particles that fit nowhere: those that match their class no better than noise does, and those with another signal.
 
-Two numbers of each particle are looked at. The **match** is what the average of its class explains of it, in standard
-deviations of the noise, ``<Y, A> / sqrt(<CTF A, CTF A>)`` with products weighted by the noise. The **residual** is what
-the average leaves at low frequency, where other signal than the particle's stands out: neighbours, ice, carbon. Neither
-is cut at a fixed value: the match is compared with that of simulated noise, the residual with that of most particles,
-so that nearly nothing is set apart where nothing is wrong.
+The **match** of a particle is what the average of its class explains of it, in standard deviations of the noise,
+``<Y, A> / sqrt(<CTF A, CTF A>)`` with products weighted by the noise. It is compared with that of simulated noise.
+
+Neighbours, ice and carbon match better than noise does, and are odd in three other ways: the average leaves a
+**residual** at low frequency, where other signal stands out; they **lack** the average's detail; and they are found
+**far out** in their boxes. Each is measured by how most particles are, in standard deviations, and what is odd in two
+ways, each by chance possible, is odd. Little is set apart where nothing is wrong.
 """
 
 from dataclasses import dataclass, fields, replace
@@ -16,13 +18,16 @@ from torch import Tensor
 from siamese2d_engine.batches import Room
 from siamese2d_engine.classify.passes import PolarImages, aligned_harmonics
 from siamese2d_engine.classify.prepare import PolarTransform, first_rings, resolution
+from siamese2d_engine.classify.schedule import SHIFT_CYCLES
 from siamese2d_engine.classify.search import Poses
 from siamese2d_engine.ctf import CtfParameters
 from siamese2d_engine.progress import progress
 from siamese2d_engine.runs import Run
 
-# Rings on which the residual is looked at, and the first of those that tell the level of an image's noise.
-LOW_RINGS = 5
+# Rings on which the residual is looked at, the first of those that hold detail, and of those that tell the level of an
+# image's noise.
+LOW_RINGS = 3
+DETAIL_RING = 4
 NOISE_RING = 10
 # Particles without which the usual can't be told from the odd.
 FEWEST = 200
@@ -31,12 +36,16 @@ QUANTILES = np.array([0.25, 0.5, 0.75])
 PLACES = 100
 # Part of the images with about the same match that must be noise.
 SURE = 0.8
-# Robust standard deviations beyond which a residual is odd: one of a thousand particles by chance.
+# Standard deviations, all ways together, beyond which a particle is odd; and at most so many count for lying far out,
+# which happens to particles, too.
 ODD = 3.0
+FAR = 2.5
+# Of normally distributed numbers, the standard deviation over the median distance from the middle.
+ROBUST = 1.4826
 ITERATIONS = 6
 LARGEST_LEVEL = 3.0
 NOISE_IMAGES = 200
-NO_MATCH, OTHER_SIGNAL = "matches_no_class", "other_signal"
+NO_MATCH, UNLIKE = "matches_no_class", "unlike_others"
 
 
 @dataclass
@@ -47,14 +56,18 @@ class Match:
     ----------
     match
         Standard deviations of the noise, ``(n,)``.
-    left, explained
-        Mean power of the residual, and of the average times the CTF, on each ring in units of the noise, 
-        ``(n, rings)``.
+    left, explained, shared
+        Mean power of the residual, of the average times the CTF, and mean product of this with the image, on each ring
+        in units of the noise, ``(n, rings)``.
+    shift
+        Distance from the middle of the box in steps of the search on the last ring, ``(n,)``.
     """
 
     match: np.ndarray
     left: np.ndarray
     explained: np.ndarray
+    shared: np.ndarray
+    shift: np.ndarray
 
     def __len__(self) -> int:
         return len(self.match)
@@ -97,6 +110,7 @@ def matches(
     noise = noise.to(device)
     pixels = images.pixels[:rings].to(device)
     everyone = torch.arange(len(images))
+    step = SHIFT_CYCLES / (images.grid.step * rings)
 
     def match_of(rows: slice) -> Match:
         index = everyone[rows]
@@ -111,20 +125,17 @@ def matches(
         explained = (torch.view_as_real(own).square().sum(-1) * multiplicity).sum(1) * ctf2
         weights = pixels / noise
         strength = (explained * weights).sum(1).clamp_min(1e-30).sqrt()
-        left = (images.power[index, :rings].to(device) - 2 * product + explained) / noise
+        left = images.power[index, :rings].to(device) - 2 * product + explained
+        shift = poses.shifts[index, 0].norm(dim=1) / step
         return Match(*(value.cpu().numpy() for value in (
-            (product * weights).sum(1) / strength, left, explained / noise)))
+            (product * weights).sum(1) / strength, left / noise, explained / noise, product / noise, shift)))
 
     parts = room.batches(match_of, len(images), 4 * at.count * rings)
     return Match.joined(list(progress(parts, "compare with classes", len(images), "particle", count=len)))
 
 
-def odd_residuals(match: Match, pixels: np.ndarray) -> np.ndarray:
-    """How odd the residual of each image is, in robust standard deviations of its logarithm, ``(n,)``.
-
-    Averages blur what differs between their members, which leaves a part of the signal: on each ring, the usual
-    residual is a line over the explained power. The residual over the usual one, averaged over the rings, is about
-    log-normal.
+def oddness(match: Match, pixels: np.ndarray) -> np.ndarray:
+    """How odd each image is, in standard deviations: root of the sum of squares over all ways, ``(n,)``.
 
     Parameters
     ----------
@@ -132,6 +143,17 @@ def odd_residuals(match: Match, pixels: np.ndarray) -> np.ndarray:
         Of the images.
     pixels
         Independent Fourier pixels of the rings, ``(rings,)``.
+    """
+    ways = np.stack([residual(match, pixels), lack_of_detail(match, pixels), np.minimum(far_out(match.shift), FAR)])
+    return np.sqrt((np.maximum(ways, 0) ** 2).sum(0))
+
+
+def residual(match: Match, pixels: np.ndarray) -> np.ndarray:
+    """How large the residual of each image is, in robust standard deviations of its logarithm, ``(n,)``.
+
+    Averages blur what differs between their members, which leaves a part of the signal: on each ring, the usual
+    residual is a line over the explained power. The residual over the usual one, averaged over the rings, is about
+    log-normal.
     """
     rings = len(pixels)
     high, low = slice(min(NOISE_RING, rings - 1), rings), slice(0, min(LOW_RINGS, rings))
@@ -141,11 +163,44 @@ def odd_residuals(match: Match, pixels: np.ndarray) -> np.ndarray:
     for _ in range(ITERATIONS):
         expected = np.stack([_line(x, y, usual) for x, y in zip(explained.T, left.T)], axis=1)
         logarithm = np.log(np.maximum((left / expected) @ weights / weights.sum(), 1e-6))
-        middle = np.median(logarithm)
-        width = 1.4826 * np.median(np.abs(logarithm - middle))
-        oddness = (logarithm - middle) / max(width, 1e-6)
-        usual = oddness < ODD
-    return oddness
+        found = _standardized(logarithm)
+        usual = found < ODD
+    return found
+
+
+def lack_of_detail(match: Match, pixels: np.ndarray) -> np.ndarray:
+    """How much less of its average's detail each image has than most, in robust standard deviations, ``(n,)``.
+
+    The match on the rings with detail has the noise's standard deviation of 1, and that of the contrast, which grows
+    with the average's strength.
+    """
+    detail = slice(min(DETAIL_RING, len(pixels) - 1), len(pixels))
+    power = (match.explained[:, detail] @ pixels[detail]).clip(1e-12)
+    shared = match.shared[:, detail] @ pixels[detail]
+    missing = (np.median(shared / power) * power - shared) / np.sqrt(power)
+    of_contrast = max(ROBUST**2 * np.median(missing**2) - 1, 0.0) / np.median(power)
+    return _standardized(missing / np.sqrt(1 + of_contrast * power))
+
+
+def far_out(shift: np.ndarray) -> np.ndarray:
+    """How far out images lie, as the standard deviations beyond which as few normally distributed numbers lie, ``(n,)``.
+
+    Shifts of half a step of the search are nowhere far.
+
+    Parameters
+    ----------
+    shift
+        Distances from the middle in such steps, ``(n,)``; usual are those of normally distributed shifts.
+    """
+    # Half of them lie within the root of 2 log 2 standard deviations.
+    square = max(np.median(shift**2) / (2 * np.log(2)), 0.25)
+    beyond = torch.from_numpy(np.exp(-shift.astype(np.float64) ** 2 / (2 * square)))
+    return -torch.special.ndtri(beyond.clamp_min(torch.finfo(beyond.dtype).tiny)).numpy()
+
+
+def _standardized(values: np.ndarray) -> np.ndarray:
+    distance = values - np.median(values)
+    return distance / max(ROBUST * np.median(np.abs(distance)), 1e-6)
 
 
 def _line(x: np.ndarray, y: np.ndarray, chosen: np.ndarray) -> np.ndarray:
@@ -210,7 +265,7 @@ def smallest_match(match: np.ndarray, of_noise: np.ndarray) -> float:
 
 
 def reasons(match: Match, pixels: np.ndarray, of_noise: np.ndarray) -> np.ndarray:
-    """Why each image fits nowhere: `NO_MATCH`, `OTHER_SIGNAL`, or empty text where it does fit, ``(n,)``.
+    """Why each image fits nowhere: `NO_MATCH`, `UNLIKE`, or empty text where it does fit, ``(n,)``.
 
     If none fitted, as in a set of noise alone, there would be no classes: all are then kept.
 
@@ -224,18 +279,18 @@ def reasons(match: Match, pixels: np.ndarray, of_noise: np.ndarray) -> np.ndarra
         Of simulated noise, ``(m,)``.
     """
     found = np.full(len(match.match), "", dtype=object)
-    found[odd_residuals(match, pixels) > ODD] = OTHER_SIGNAL
+    found[oddness(match, pixels) > ODD] = UNLIKE
     found[match.match < smallest_match(match.match, of_noise)] = NO_MATCH
     return found if (found == "").any() else np.full_like(found, "")
 
 
 def tell(run: Run, reasons: np.ndarray) -> None:
     """Warn of what is set apart, if there is something."""
-    unmatched, other = (int((reasons == reason).sum()) for reason in (NO_MATCH, OTHER_SIGNAL))
-    if unmatched + other:
-        run.warn(f"{unmatched + other} of {len(reasons)} particles fit nowhere: {unmatched} match their class no better "
-                 f"than noise does, {other} hold other strong signal. They are listed in set_apart.star with the class "
-                 "that is nearest.")
+    unmatched, unlike = (int((reasons == reason).sum()) for reason in (NO_MATCH, UNLIKE))
+    if unmatched + unlike:
+        run.warn(f"{unmatched + unlike} of {len(reasons)} particles fit nowhere: {unmatched} match their class no "
+                 f"better than noise does, {unlike} are unlike the others by other signal, lack of detail or place. They "
+                 "are listed in set_apart.star with the class that is nearest.")
 
 
 def columns(match: Match) -> dict[str, np.ndarray]:

@@ -85,6 +85,8 @@ class Recipe:
         How often classes are replaced after the classes are complete.
     candidates
         Classes compared with each image once there are many.
+    sure_rounds
+        How often fine classes are made where poses are sure.
     unsure_fine, unsure_rounds
         Where poses are unsure: fine classes for each wanted one, at most, and how often these are made.
     """
@@ -98,6 +100,7 @@ class Recipe:
     finish: int = 1
     replacements: int = 2
     candidates: int = 12
+    sure_rounds: int = 3
     unsure_fine: int = 3
     unsure_rounds: int = 4
 
@@ -168,12 +171,14 @@ def schedule(classes: int, fine: int, rings: int, mirror: bool, recipe: Recipe) 
     grown = [step for number in numbers[:-1] for step in passes.grown(number)]
     last = passes.grown(complete) if numbers else []
     # What one pass with all the classes tells decides what follows.
-    first, settled = passes.beginning(start) + grown + last[:1], last[1:] + passes.everything(complete)
+    first = passes.beginning(start) + grown + last[:1]
     if fine <= classes:
-        plain = settled + passes.renewed(complete) + passes.finished(classes) + passes.exact(classes)
+        settled = last[1:] + passes.everything(complete) + passes.renewed(complete)
+        plain = settled + passes.finished(classes) + passes.exact(classes)
         return Schedule(first, plain, plain)
     doubled = passes.doubled(complete, finest)
-    sure = settled + doubled + passes.regrouped(complete) + doubled + passes.finished(fine) + passes.grouped(classes)
+    rounds = (doubled + passes.regrouped(complete)) * (recipe.sure_rounds - 1) + doubled
+    sure = rounds + passes.finished(fine) + passes.grouped(classes)
     some = passes.before_unfolding(min(fine, recipe.unsure_fine * classes))
     unsure = passes.sorted_out(complete, some) * recipe.unsure_rounds + passes.finished(classes)
     return Schedule(first, sure + passes.exact(classes), unsure + passes.exact(classes))
