@@ -101,7 +101,8 @@ class Siamese2DProtAssign(Siamese2DProtStreamingBase, Siamese2DProtClassesBase):
 
     def _methods(self):
         return ["Particles were aligned in plane to given class averages, from low to high resolution, and put into the "
-                "most likely class; those that matched it no better than noise [Efron2004] were set apart."]
+                "most likely class; those that matched it no better than noise [Efron2004] and those unlike the others "
+                "(more signal beside their class's, less of its detail, far off the centre) were set apart."]
 
     def _citations(self):
         return ["Efron2004"]

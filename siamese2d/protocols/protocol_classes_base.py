@@ -27,10 +27,11 @@ class Siamese2DProtClassesBase(Siamese2DProtBase):
         form.addParam("mirror", params.BooleanParam, default=True, label="Match mirror images?", help=mirrorHelp)
         form.addParam("setApart", params.BooleanParam, default=True, expertLevel=EXPERT,
                       label="Set apart what fits nowhere?",
-                      help="Yes: particles that match their class no better than noise does, and those with other "
-                           "strong signal such as neighbours or ice, go into *outputSetApart* instead of a class. "
-                           "Where nothing is wrong, that is about one of a thousand. No puts every particle into a "
-                           "class. When unsure take Yes: the set can be joined again.")
+                      help="Yes: particles that match their class no better than noise does, and those unlike the "
+                           "others (more signal beside their class's, such as neighbours or ice, less of its detail, "
+                           "far off the centre), go into *outputSetApart* instead of a class. Where nothing is wrong, "
+                           "that is a few of a thousand. No puts every particle into a class. When unsure take Yes: "
+                           "the set can be joined again.")
         form.addParam("maxShift", params.FloatParam, default=-1, expertLevel=EXPERT, label="Largest shift (Å)",
                       help="How far particles may lie from the centre of the box. " + shiftHelp)
         form.addParam("maxResolution", params.FloatParam, default=-1, expertLevel=EXPERT, label="Finest detail (Å)",

@@ -90,8 +90,9 @@ class Siamese2DProtClassify(Siamese2DProtWaitingBase, Siamese2DProtClassesBase):
                            "Shorter: classify a part of the particles, and give the others to *assign to 2D classes*.")
 
     def _methods(self):
-        return ["Particles were clustered by a Siamese embedding, aligned in plane to their class averages and "
-                "re-assigned."]
+        start = "" if self.inputEmbedding.get() is None else "clustered by a Siamese embedding, then "
+        return [f"Particles were {start}aligned in plane and classified together against class averages of maximum "
+                "likelihood, from few classes at low resolution to many."]
 
     # --------------------------- UTILS functions ---------------------------------------
     def _engineArguments(self):

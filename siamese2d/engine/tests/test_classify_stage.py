@@ -181,6 +181,16 @@ def test_without_mirrors_no_particle_is_flipped(planted, tmp_path):
     assert (particles_of(tmp_path / "out")["rlnIsFlip"] == 0).all()
 
 
+@pytest.mark.parametrize("mirror", [True, False])
+def test_the_curve_is_that_of_the_last_fine_classes(planted, tmp_path, mirror):
+    """Also where mirror images are told apart later, and there are more classes again."""
+    classify(planted["star"], tmp_path / "out", classes=8, fine_classes=24, mirror=mirror)
+    report = json.loads((tmp_path / "out" / "classification.json").read_text())
+    numbers = [row["classes"] for row in report["history"]]
+    fine = [before for before, after in zip(numbers, numbers[1:]) if after < before]
+    assert len(fine) > 1 and report["grouping"][-1]["k"] == fine[-1]
+
+
 def test_bad_particles_are_set_apart(planted, tmp_path):
     images = planted["images"][:20].copy()
     images[3, 5, 5] = np.nan
