@@ -1,4 +1,4 @@
-"""Particles that fit nowhere: those that match their class no better than noise does, and those with another signal.
+"""Particles that fit nowhere: those that match their class no better than noise does, and those unlike the others.
 
 The **match** of a particle is what the average of its class explains of it, in standard deviations of the noise,
 ``<Y, A> / sqrt(<CTF A, CTF A>)`` with products weighted by the noise. It is compared with that of simulated noise.
