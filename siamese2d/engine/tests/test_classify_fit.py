@@ -86,7 +86,7 @@ def test_other_signal_is_odd_and_larger_particles_are_not():
     assert (usual > fit.ODD).mean() < 0.005
     strong = match.explained[:, 0] > np.quantile(match.explained[:, 0], 0.9)
     assert (usual[strong] > fit.ODD).mean() < 0.02
-    match.left[:100, :fit.LOW_RINGS] += 3.0
+    match.left[:100, :fit.LOW_RINGS] += 2.0
     assert (fit.residual(match, pixels)[:100] > fit.ODD).mean() > 0.9
 
 

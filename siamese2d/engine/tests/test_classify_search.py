@@ -73,6 +73,12 @@ def test_ramps_move_the_image_in_the_direction_of_the_shift():
     torch.testing.assert_close(both[0] * ramp, both[1], atol=2e-2, rtol=0)
 
 
+def test_a_step_of_shifts_turns_the_last_ring_by_its_cycles():
+    step = GRID.shift_step(0.25, rings=4)
+    phases = GRID.ramps(torch.tensor([[step, 0.0]]))[0, 3].angle().abs() / (2 * np.pi)
+    assert float(phases.max()) == pytest.approx(0.25, rel=1e-3)
+
+
 def test_harmonics_equal_the_mean_over_the_whole_circle():
     image = random_images(1)[0]
     found = harmonics_of(image[None])[0]

@@ -166,7 +166,7 @@ class _Comparison:
         count = sufficient_harmonics(power, NEGLECTED_POWER * float(power.sum()))
         self.coarse = truncated(at, grid.half_angles, count)
         self.coarse_harmonics = self.coarse.harmonics(grid, self.device)
-        self.shifts = shift_grid(assigner.reach, WIDE_CYCLES / (grid.step * at.rings))
+        self.shifts = shift_grid(assigner.reach, grid.shift_step(WIDE_CYCLES, at.rings))
         self.coarse_references = References(
             averages[orders < count], self.shifts.points.to(self.device), weights[:at.rings], self.coarse_harmonics,
             self.coarse.grid(grid))
@@ -245,7 +245,7 @@ class _Refinement:
 
     def __init__(self, averages: Tensor, weights: Tensor, comparison: _Comparison, fineness: int):
         self.fine, self.harmonics, self.grid = comparison.fine, comparison.harmonics, comparison.images.grid
-        unit = SHIFT_CYCLES / (self.grid.step * self.fine.rings) / fineness
+        unit = self.grid.shift_step(SHIFT_CYCLES, self.fine.rings) / fineness
         self.shifts = shift_grid(NEAR * unit, unit)
         device = averages.device
         references = References(averages, self.shifts.points.to(device), weights, self.harmonics,

@@ -155,7 +155,7 @@ class Classifier:
         following = steps[min(state.step + 1, len(steps) - 1)]
         # More rings need no closer shifts to find the right place.
         cycles, rings = (WIDE_CYCLES, step.rings) if wide else (SHIFT_CYCLES, at.rings)
-        unit = cycles / (self.images.grid.step * rings) / step.fineness
+        unit = self.images.grid.shift_step(cycles, rings) / step.fineness
         search, averages = self._truncated(state)
         settings = PassSettings(
             search=search, sum=self._resolution(following, state.history),

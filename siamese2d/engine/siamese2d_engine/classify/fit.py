@@ -110,7 +110,7 @@ def matches(
     noise = noise.to(device)
     pixels = images.pixels[:rings].to(device)
     everyone = torch.arange(len(images))
-    step = SHIFT_CYCLES / (images.grid.step * rings)
+    step = images.grid.shift_step(SHIFT_CYCLES, rings)
 
     def match_of(rows: slice) -> Match:
         index = everyone[rows]

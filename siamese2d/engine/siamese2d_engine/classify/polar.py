@@ -61,6 +61,10 @@ class PolarGrid:
         full = (along_y[:, None, :] * along_x[None, :, :]).reshape(self.box**2, -1)
         return torch.cat([full.real, full.imag], dim=1).float()
 
+    def shift_step(self, cycles: float, rings: int) -> float:
+        """Pixels by which an image moves while the phase on the last of `rings` turns by `cycles`."""
+        return cycles / (self.step * rings)
+
     def sample(self, images: Tensor) -> Tensor:
         """Transform of images ``(n, box, box)`` at the grid's points, ``(n, rings, half_angles)`` complex64."""
         flat = images.reshape(len(images), -1) @ self.matrix.to(images.device)

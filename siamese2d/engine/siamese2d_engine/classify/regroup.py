@@ -62,7 +62,7 @@ class Alike:
         samples, pixels = harmonics.synthesise(averages).cpu(), images.pixels[:rings]
         self._images = PolarImages(grid, samples, torch.ones(classes, rings), samples.abs().square().mean(2), pixels,
                                    images.support)
-        self._unit = SHIFT_CYCLES / (grid.step * rings)
+        self._unit = grid.shift_step(SHIFT_CYCLES, rings)
         self._wide = shift_grid(REACH * self._unit, self._unit)
         self._full = Resolution(rings, 1, resolution.count)
         self._mirror, self._room = mirror, room
